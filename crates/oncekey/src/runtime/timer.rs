@@ -1,0 +1,199 @@
+//! Sleeping without a runtime: [`Timer`], and a default that is one small thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::clock::{Clock, Timestamp};
+
+/// What [`Timer::sleep_until`] returns. Dropping it ends the sleep.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A monotonic clock, and sleeping by it.
+///
+/// Both come from one place, so that they agree when time is simulated.
+pub trait Timer: Send + Sync + fmt::Debug {
+    /// The time since an origin of the timer's choice. Never goes back.
+    fn now(&self) -> Duration;
+
+    /// Sleeps until [`now`](Self::now) is at least `at`; ready at once if it is already.
+    fn sleep_until(&self, at: Duration) -> Sleep;
+}
+
+/// The default: one thread for the whole process, started at the first sleep, for any runtime.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct ThreadTimer;
+
+impl ThreadTimer {
+    /// A handle to the process' timer thread.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl Timer for ThreadTimer {
+    fn now(&self) -> Duration {
+        origin().elapsed()
+    }
+
+    fn sleep_until(&self, at: Duration) -> Sleep {
+        Box::pin(ThreadSleep { at, id: None })
+    }
+}
+
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+/// A sleep that registers itself when first polled.
+struct ThreadSleep {
+    at: Duration,
+    id: Option<u64>,
+}
+
+impl Future for ThreadSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if origin().elapsed() >= self.at {
+            return Poll::Ready(());
+        }
+        let alarms = alarms();
+        let mut queue = alarms.lock();
+        let id = match self.id {
+            Some(id) => id,
+            None => {
+                queue.last_id += 1;
+                queue.last_id
+            }
+        };
+        self.id = Some(id);
+        match queue.waiting.get_mut(&(self.at, id)) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => {
+                queue.waiting.insert((self.at, id), context.waker().clone());
+            }
+        }
+        if !queue.running && !alarms.start(&mut queue) {
+            // No thread to be had: come back at once rather than never.
+            context.waker().wake_by_ref();
+        }
+        // The thread looks at the queue when it next wakes; wake it only if that is too late. It
+        // stays unaware of sleeps that were dropped, which spares most runs any signal at all.
+        if queue.wakes_at.is_none_or(|wakes_at| self.at < wakes_at) {
+            queue.wakes_at = Some(self.at);
+            alarms.changed.notify_one();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for ThreadSleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            alarms().lock().waiting.remove(&(self.at, id));
+        }
+    }
+}
+
+struct Alarms {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeMap<(Duration, u64), Waker>,
+    last_id: u64,
+    running: bool,
+    /// When the thread wakes by itself; `None` while it waits for a first sleeper.
+    wakes_at: Option<Duration>,
+}
+
+fn alarms() -> &'static Alarms {
+    static ALARMS: OnceLock<Alarms> = OnceLock::new();
+    ALARMS.get_or_init(|| Alarms {
+        queue: Mutex::default(),
+        changed: Condvar::new(),
+    })
+}
+
+impl Alarms {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&'static self, queue: &mut Queue) -> bool {
+        let thread = thread::Builder::new().name("oncekey-timer".to_owned());
+        queue.running = thread.spawn(|| self.run()).is_ok();
+        queue.running
+    }
+
+    fn run(&self) {
+        let mut queue = self.lock();
+        loop {
+            let now = origin().elapsed();
+            let later = queue.waiting.split_off(&(now, u64::MAX));
+            let due = std::mem::replace(&mut queue.waiting, later);
+            if !due.is_empty() {
+                // A waker may run anything, also something that sleeps: not under the lock.
+                drop(queue);
+                for waker in due.into_values() {
+                    waker.wake();
+                }
+                queue = self.lock();
+                continue;
+            }
+            queue.wakes_at = queue.waiting.keys().next().map(|(at, _)| *at);
+            queue = match queue.wakes_at {
+                Some(at) => {
+                    let timeout = at.saturating_sub(now);
+                    let woken = self.changed.wait_timeout(queue, timeout);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// The wall clock that a [`Timer`] implies: a fixed start, plus the time it has measured.
+///
+/// Gives a store in memory the same simulated time as the engine.
+#[derive(Debug, Clone)]
+pub struct TimerClock {
+    timer: Arc<dyn Timer>,
+    start: Timestamp,
+    origin: Duration,
+}
+
+impl TimerClock {
+    /// A clock that shows `start` now and goes on as `timer` does.
+    #[must_use]
+    pub fn new(timer: Arc<dyn Timer>, start: Timestamp) -> Self {
+        let origin = timer.now();
+        Self {
+            timer,
+            start,
+            origin,
+        }
+    }
+}
+
+impl Clock for TimerClock {
+    fn now(&self) -> Timestamp {
+        self.start
+            .saturating_add(self.timer.now().saturating_sub(self.origin))
+    }
+}

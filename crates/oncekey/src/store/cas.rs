@@ -1,0 +1,269 @@
+//! The door for simple stores: [`CompareAndSwap`], and [`CasStore`] that makes a full store of it.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::command::{Abandon, Claim, ClaimOutcome, Complete, Evict, Expected, Fenced, Purged};
+use super::command::{Renew, Settle};
+use super::error::{ErrorKind, StoreError};
+use super::record::{Observed, Record};
+use super::transition::{Change, Command, Purge, transition};
+use super::{Store, Watch};
+use crate::Key;
+use crate::runtime::Timestamp;
+
+/// A map from bytes to bytes with an atomic compare-and-swap: all that a simple store needs.
+///
+/// [`CasStore`] turns it into a full [`Store`]; the rules come from the core, and three methods of
+/// plain storage remain.
+///
+/// # Implementing
+/// - A version MUST change with every write of the key, also when the same bytes are written again,
+///   and MUST NOT come back within the life of a value (`fencing::a_version_never_comes_back`).
+/// - [`load`](Self::load) MUST read the time after the entry, by the clock that all processes share.
+/// - [`swap`](Self::swap) MUST be atomic: of two swaps that expect the same version, one succeeds.
+/// - What `swap` reported as done MUST be visible to every later `load`, from any process.
+#[async_trait]
+pub trait CompareAndSwap: Send + Sync {
+    /// The entry of `key`, if there is one, and then the time.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout).
+    async fn load(&self, key: &[u8]) -> Result<(Option<Versioned>, Timestamp), StoreError>;
+
+    /// Replaces the entry of `key` by `new` (`None` removes it) if its version is `expected` (`None`:
+    /// if there is no entry). Returns whether it did.
+    ///
+    /// # Cancel safety
+    /// A swap whose future was dropped may or may not happen, now or later.
+    ///
+    /// # Errors
+    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) when it may have happened: the adapter finds
+    /// out. Other kinds when it did not.
+    async fn swap(
+        &self,
+        key: &[u8],
+        expected: Option<&Version>,
+        new: Option<Entry>,
+    ) -> Result<bool, StoreError>;
+
+    /// The keys of at most `limit` entries whose [`forget_at`](Entry::forget_at) has come. An entry
+    /// may be left out now if it is returned by a later call; the adapter checks each again.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout).
+    async fn expired(&self, limit: usize) -> Result<Vec<Bytes>, StoreError>;
+
+    /// Wakes waiters, where the storage can. See [`Store::watch`].
+    fn watch(&self) -> Option<&dyn Watch> {
+        None
+    }
+}
+
+/// What is to be stored for a key.
+#[derive(Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "a store must keep every field")]
+pub struct Entry {
+    /// The encoded record.
+    pub bytes: Bytes,
+    /// When the entry may be purged.
+    pub forget_at: Timestamp,
+}
+
+impl fmt::Debug for Entry {
+    /// Shows the length only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("len", &self.bytes.len())
+            .field("forget_at", &self.forget_at)
+            .finish()
+    }
+}
+
+/// Names one write of a key; what it means is the storage's own affair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(Bytes);
+
+impl Version {
+    /// A version that the storage encodes as `bytes`.
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What the storage encoded.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<u64> for Version {
+    fn from(number: u64) -> Self {
+        Self(Bytes::copy_from_slice(&number.to_be_bytes()))
+    }
+}
+
+/// An entry as loaded.
+#[derive(Clone, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "what `load` returns by contract; stores build it"
+)]
+pub struct Versioned {
+    /// Which write it is of.
+    pub version: Version,
+    /// The encoded record.
+    pub bytes: Bytes,
+}
+
+impl fmt::Debug for Versioned {
+    /// Shows the version and the length only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Versioned")
+            .field("version", &self.version)
+            .field("len", &self.bytes.len())
+            .finish()
+    }
+}
+
+/// A full [`Store`] over a [`CompareAndSwap`].
+///
+/// Every command is: load, decide by [`transition`], swap; again if somebody was faster. A swap with
+/// an unknown outcome is settled by loading and deciding again, which every command allows.
+#[derive(Debug, Clone)]
+pub struct CasStore<C> {
+    storage: C,
+}
+
+impl<C: CompareAndSwap> CasStore<C> {
+    /// How often a command is decided anew before it is reported as not possible now. Losing a swap
+    /// means that somebody else made progress, so this many losses in a row are a storage that never
+    /// succeeds.
+    const MAX_DECISIONS: usize = 1_000;
+
+    /// A store over `storage`.
+    pub const fn new(storage: C) -> Self {
+        Self { storage }
+    }
+
+    /// The storage below.
+    pub const fn get_ref(&self) -> &C {
+        &self.storage
+    }
+
+    async fn run<T: Command + Sync>(
+        &self,
+        operation: &'static str,
+        key: &[u8],
+        command: &T,
+    ) -> Result<T::Outcome, StoreError> {
+        let mut unknown = None;
+        for _ in 0..Self::MAX_DECISIONS {
+            let (found, now) = match self.storage.load(key).await {
+                Ok(loaded) => loaded,
+                // With a swap in the dark, a failed load must not read as "not applied".
+                Err(error) => return Err(unknown.unwrap_or(error)),
+            };
+            let record = found
+                .as_ref()
+                .map(|found| Record::decode(&found.bytes))
+                .transpose()?;
+            let decided = transition(record.as_ref(), command, now);
+            let new = match decided.change {
+                Change::Keep => return Ok(decided.outcome),
+                Change::Put(record) => Some(Entry {
+                    bytes: record.encode(),
+                    forget_at: record.forget_at,
+                }),
+                Change::Remove => None,
+            };
+            let expected = found.as_ref().map(|found| &found.version);
+            match self.storage.swap(key, expected, new).await {
+                Ok(true) => return Ok(decided.outcome),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => unknown = Some(error),
+                Err(error) => return Err(unknown.unwrap_or(error)),
+            }
+        }
+        Err(unknown.unwrap_or_else(|| {
+            StoreError::new(ErrorKind::Unavailable, operation)
+                .with_message("the storage refused every compare-and-swap; check its `swap`")
+        }))
+    }
+}
+
+#[async_trait]
+impl<C: CompareAndSwap> Store for CasStore<C> {
+    async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        self.run("claim", key.as_bytes(), claim).await
+    }
+
+    async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
+        self.run("renew", key.as_bytes(), renew).await
+    }
+
+    async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
+        self.run("complete", key.as_bytes(), complete).await
+    }
+
+    async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
+        self.run("abandon", key.as_bytes(), abandon).await
+    }
+
+    async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
+        self.run("settle", key.as_bytes(), settle).await
+    }
+
+    async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
+        let key = key.as_bytes();
+        match self.run("evict", key, evict).await {
+            // What cannot be read can still be removed, by whoever takes whatever is there.
+            Err(error) if error.kind() == ErrorKind::Corrupt && evict.expected == Expected::Any => {
+                let (found, _) = self.storage.load(key).await?;
+                let Some(found) = found else {
+                    return Ok(Fenced::Gone);
+                };
+                if self.storage.swap(key, Some(&found.version), None).await? {
+                    Ok(Fenced::Applied)
+                } else {
+                    Ok(Fenced::Busy)
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
+        let (found, now) = self.storage.load(key.as_bytes()).await?;
+        let record = found
+            .as_ref()
+            .map(|found| Record::decode(&found.bytes))
+            .transpose()?;
+        Ok(record.map(|record| Observed::new(record, now)))
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged, StoreError> {
+        let keys = self.storage.expired(limit).await?;
+        let mut removed = 0;
+        for key in &keys {
+            match self.run("purge", key, &Purge).await {
+                Ok(true) => removed += 1,
+                Ok(false) => {}
+                // It stays until somebody has looked at it, and must not stop the others.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Purged {
+            removed,
+            more: limit > 0 && removed > 0 && keys.len() >= limit,
+        })
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        self.storage.watch()
+    }
+}
