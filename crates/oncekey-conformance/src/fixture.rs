@@ -1,5 +1,6 @@
 //! What a store author provides: [`Fixture`], about 30 lines for most stores.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,22 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
         let _ = keys;
         self.open().await
+    }
+
+    /// Runs `future` to its end on this thread.
+    ///
+    /// The default runs it without a runtime. A store that needs one overrides this, best with one
+    /// multi-threaded runtime for all: rules that race call this on several threads at once, use
+    /// handles on other threads than those that opened them, and block the thread that started them.
+    ///
+    /// ```ignore
+    /// fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    ///     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    ///     RUNTIME.block_on(future)
+    /// }
+    /// ```
+    fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+        futures::executor::block_on(future)
     }
 }
 

@@ -1,0 +1,177 @@
+//! Running rules: all of them on one fixture, or one of them as a test.
+
+use std::any::Any;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either, select};
+use oncekey::runtime::{ThreadTimer, Timer};
+
+use crate::list::{Rule, rules, runs};
+use crate::report::{Entry, Outcome, Report, Skip};
+use crate::{Capabilities, Fixture, Verdict, Violation};
+
+/// No rule of a store that answers takes this long, on any machine.
+const HUNG: Duration = Duration::from_secs(300);
+
+/// Runs every rule on `fixture`, and reports every one.
+///
+/// A rule that panics is reported as failed. The rules run one after the other, through
+/// [`Fixture::block_on`]; do not call this from within a runtime.
+///
+/// ```no_run
+/// # fn demo<MyFixture: oncekey_conformance::Fixture>() {
+/// let fixture = MyFixture::block_on(MyFixture::create());
+/// let report = oncekey_conformance::run_all(&fixture);
+/// println!("{report}");
+/// assert!(report.is_success());
+/// # }
+/// ```
+pub fn run_all<F: Fixture>(fixture: &F) -> Report {
+    let capabilities = fixture.capabilities();
+    let entries = rules().iter().zip(runs::<F>()).map(|(rule, run)| {
+        let outcome = match missing(rule, &capabilities) {
+            Some(skip) => Outcome::Skipped(skip),
+            None => match catch_unwind(AssertUnwindSafe(|| F::block_on(bounded(run(fixture))))) {
+                Ok(Ok(())) => Outcome::Passed,
+                Ok(Err(violation)) => Outcome::Failed(violation),
+                Err(panic) => Outcome::Failed(panicked(panic.as_ref())),
+            },
+        };
+        Entry {
+            rule: rule.clone(),
+            outcome,
+        }
+    });
+    Report::new(entries.collect())
+}
+
+/// One test of [`suite!`](crate::suite): the rule `name` on a new fixture.
+#[doc(hidden)]
+#[track_caller]
+pub fn run_rule<F: Fixture>(name: &str, excused: &[(&str, &str)]) {
+    let mut listed = rules().iter().zip(runs::<F>());
+    let Some((rule, run)) = listed.find(|(rule, _)| rule.name == name) else {
+        panic!("the suite has no rule {name}");
+    };
+    if let Some((_, reason)) = excused.iter().find(|(rule, _)| *rule == name) {
+        return print_skipped(rule, &Skip::Excused((*reason).to_owned()));
+    }
+    let verdict = F::block_on(async {
+        let fixture = F::create().await;
+        match missing(rule, &fixture.capabilities()) {
+            Some(skip) => {
+                print_skipped(rule, &skip);
+                Ok(())
+            }
+            None => bounded(run(&fixture)).await,
+        }
+    });
+    if let Err(Violation { required, observed }) = verdict {
+        panic!(
+            "{name}: {}\n  required: {required}\n  observed: {observed}",
+            rule.doc
+        );
+    }
+}
+
+fn missing(rule: &Rule, capabilities: &Capabilities) -> Option<Skip> {
+    let missing: Vec<_> = rule
+        .needs
+        .iter()
+        .copied()
+        .filter(|need| !capabilities.has(*need))
+        .collect();
+    (!missing.is_empty()).then_some(Skip::Missing(missing))
+}
+
+/// Past the capture of the test harness: a skipped rule must not look like a passed one.
+fn print_skipped(rule: &Rule, skip: &Skip) {
+    let _ = writeln!(std::io::stderr(), "skipped {}: {skip}", rule.name);
+}
+
+async fn bounded(rule: BoxFuture<'_, Verdict>) -> Verdict {
+    let timer = ThreadTimer::new();
+    let timeout = timer.sleep_until(timer.now() + HUNG);
+    match select(rule, timeout).await {
+        Either::Left((verdict, _)) => verdict,
+        Either::Right(_) => Err(Violation::new(
+            "the store answers every call",
+            format_args!("the rule has not ended after {HUNG:?}"),
+        )),
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Violation {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Violation::new(
+        "the rule runs to its end",
+        format_args!("a panic: {message}"),
+    )
+}
+
+/// One named test for every rule of the suite, on a fixture each: `mod claim { #[test] fn
+/// grants_an_absent_key() .. }` and so on.
+///
+/// ```no_run
+/// # mod demo {
+/// # use oncekey_conformance::Fixture;
+/// # fn of<MyFixture: Fixture>() {}
+/// # }
+/// # macro_rules! ignore { ($($tokens:tt)*) => {} }
+/// # ignore! {
+/// oncekey_conformance::suite!(MyFixture);
+/// # }
+/// ```
+///
+/// A rule that the store cannot keep is excused by name, with a reason; its test then prints that it
+/// was skipped, and why. A name that the suite does not have does not compile.
+///
+/// ```no_run
+/// # macro_rules! ignore { ($($tokens:tt)*) => {} }
+/// # ignore! {
+/// oncekey_conformance::suite!(MyFixture, skip {
+///     watch::wakes_on_eviction: "the server sends nothing when a row is deleted",
+/// });
+/// # }
+/// ```
+#[macro_export]
+macro_rules! suite {
+    ($fixture:ty $(,)?) => {
+        $crate::suite!($fixture, skip {});
+    };
+    ($fixture:ty, skip { $($subject:ident :: $rule:ident : $reason:literal),* $(,)? } $(,)?) => {
+        type OncekeyFixture = $fixture;
+
+        const ONCEKEY_EXCUSED: &[(&str, &str)] = &[$({
+            // Does not compile for a rule that does not exist.
+            let _ = $crate::rules::$subject::$rule::<OncekeyFixture>;
+            (concat!(stringify!($subject), "::", stringify!($rule)), $reason)
+        }),*];
+
+        $crate::__rules!(__tests ());
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests {
+    (() $($subject:ident $file:literal {
+        $($rule:ident $([$($need:ident),+])?;)*
+    })*) => {$(
+        mod $subject {$(
+            #[test]
+            fn $rule() {
+                $crate::run_rule::<super::OncekeyFixture>(
+                    concat!(stringify!($subject), "::", stringify!($rule)),
+                    super::ONCEKEY_EXCUSED,
+                );
+            }
+        )*}
+    )*};
+}
