@@ -1,0 +1,269 @@
+//! What an operation is handed: [`Attempt`], its right to run and what it can do with it.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Inner;
+use super::flag::Flag;
+use super::outcome::StepError;
+use super::steps::Steps;
+use super::value::CodecError;
+use crate::Key;
+use crate::observe::Event;
+use crate::store::{Fenced, FencingToken, Grant, Previous, StoreError};
+
+/// One granted attempt at an operation. Cheap to clone, and `'static`: it can go anywhere.
+///
+/// The engine keeps its lease renewed for as long as the future of `run` is polled. An operation that
+/// blocks its thread for longer than the lease cannot be helped: the lease lapses, and
+/// [`is_lease_lost`](Self::is_lease_lost) says so by the local clock.
+#[derive(Clone)]
+pub struct Attempt {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<Inner>,
+    key: Key,
+    stored_key: Key,
+    grant: Grant,
+    number: u32,
+    previous: Option<Previous>,
+    /// Until when the lease is known to last, in nanoseconds of the engine's timer.
+    deadline: AtomicU64,
+    lost: Flag,
+    /// Raised when a step is parked for ever, because going on would break a promise.
+    parked: Flag,
+    parked_by: Mutex<Option<Parked>>,
+    steps: Mutex<Option<Steps>>,
+}
+
+/// Why a step will not return.
+#[derive(Debug)]
+pub(crate) enum Parked {
+    LeaseLost,
+    Unsaved(StepError),
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        engine: &Arc<Inner>,
+        keys: (&Key, Key),
+        grant: Grant,
+        number: u32,
+        previous: Option<Previous>,
+        deadline: Duration,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine: Arc::clone(engine),
+                key: keys.0.clone(),
+                stored_key: keys.1,
+                grant,
+                number,
+                previous,
+                deadline: AtomicU64::new(nanos(deadline)),
+                lost: Flag::default(),
+                parked: Flag::default(),
+                parked_by: Mutex::default(),
+                steps: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The fencing token: pass it on with every write to another system, and let that system refuse
+    /// tokens lower than the highest it has seen for this key.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.shared.grant.token
+    }
+
+    /// Which attempt in a row this is: 1 for the first, more after a release or an interruption.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.shared.number
+    }
+
+    /// The key of the operation. [`Key::child`] makes keys for calls to others.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.shared.key
+    }
+
+    /// Whether this attempt takes over from one that was interrupted.
+    #[must_use]
+    pub fn is_takeover(&self) -> bool {
+        self.shared.previous.is_some()
+    }
+
+    /// Whether somebody else may own the key by now. Look before every effect that cannot be undone.
+    #[must_use]
+    pub fn is_lease_lost(&self) -> bool {
+        self.shared.lost.is_raised() || self.now() >= self.deadline()
+    }
+
+    /// Waits until the lease is lost; pends for ever if it never is. Cancel safe.
+    ///
+    /// Made for `select`: stop what should not go on when another attempt may have started.
+    pub async fn lease_lost(&self) {
+        self.shared.lost.wait().await;
+    }
+
+    /// Runs `work` once for all attempts: when an earlier attempt saved what the step `name` returned,
+    /// that is returned, and `work` does not run.
+    ///
+    /// What `work` returns is saved in the store before this returns. An `Err` is not saved. If it
+    /// cannot be saved, this never returns: the engine stops the operation there and reports
+    /// [`StepUnsaved`](crate::RunError::StepUnsaved) or [`LeaseLost`](crate::RunError::LeaseLost).
+    /// The step may then run again in a takeover, so a step wants an effect that is itself safe to
+    /// repeat, for example by [`Key::child`]; steps only make repetition rare.
+    ///
+    /// A name stands for one step: using it again in one operation returns the first result.
+    ///
+    /// # Cancel safety
+    /// Dropped while `work` runs: nothing is saved. Dropped later: saved or not.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn step<T, E, F, Fut>(&self, name: &str, work: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        match self.saved_step(name) {
+            Ok(Some(saved)) => return Ok(saved),
+            Ok(None) => {}
+            Err(error) => match self.park(Parked::Unsaved(StepError::Codec(error))).await {},
+        }
+        let value = work().await?;
+        if let Err(parked) = self.save_step(name, &value).await {
+            match self.park(parked).await {}
+        }
+        Ok(value)
+    }
+
+    pub(crate) fn saved_step<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, CodecError> {
+        self.with_steps(|steps| steps.get(name))?
+    }
+
+    async fn save_step<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Parked> {
+        let unsaved = |error| Parked::Unsaved(StepError::Codec(error));
+        let progress = self
+            .with_steps(|steps| steps.put(name, value))
+            .map_err(unsaved)?
+            .map_err(unsaved)?;
+        let settings = &self.shared.engine.settings;
+        if progress.data.len() > settings.max_value_len {
+            let error = StoreError::new(crate::store::ErrorKind::TooLarge, "save a step")
+                .with_message("all saved steps together exceed the largest value; save less");
+            return Err(Parked::Unsaved(StepError::Store(error)));
+        }
+        match super::lease::renew(self, Some(progress)).await {
+            Ok(Fenced::Applied) => Ok(()),
+            Ok(_) => Err(Parked::LeaseLost),
+            Err(error) => Err(Parked::Unsaved(StepError::Store(error))),
+        }
+    }
+
+    fn with_steps<R>(&self, work: impl FnOnce(&mut Steps) -> R) -> Result<R, CodecError> {
+        let mut steps = lock(&self.shared.steps);
+        let steps = match &mut *steps {
+            Some(steps) => steps,
+            none => {
+                let saved = self
+                    .shared
+                    .previous
+                    .as_ref()
+                    .and_then(|it| it.progress.as_ref());
+                none.insert(Steps::resume(saved)?)
+            }
+        };
+        Ok(work(steps))
+    }
+
+    /// Tells the engine to stop the operation, and never returns.
+    async fn park(&self, why: Parked) -> Infallible {
+        lock(&self.shared.parked_by).get_or_insert(why);
+        self.shared.parked.raise();
+        std::future::pending().await
+    }
+
+    pub(crate) fn parked(&self) -> &Flag {
+        &self.shared.parked
+    }
+
+    pub(crate) fn take_parked(&self) -> Parked {
+        lock(&self.shared.parked_by)
+            .take()
+            .unwrap_or(Parked::LeaseLost)
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Inner> {
+        &self.shared.engine
+    }
+
+    pub(crate) fn stored_key(&self) -> &Key {
+        &self.shared.stored_key
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        self.shared.grant
+    }
+
+    pub(crate) fn previous(&self) -> Option<&Previous> {
+        self.shared.previous.as_ref()
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.shared.engine.settings.timer.now()
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_nanos(self.shared.deadline.load(Ordering::Acquire))
+    }
+
+    /// The store confirmed the lease until `deadline`; it never gets shorter.
+    pub(crate) fn confirm(&self, deadline: Duration) {
+        self.shared
+            .deadline
+            .fetch_max(nanos(deadline), Ordering::AcqRel);
+    }
+
+    pub(crate) fn lose(&self) {
+        if self.shared.lost.raise() {
+            self.shared.engine.settings.observe(&Event::LeaseLost {
+                number: self.number(),
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Attempt {
+    /// Shows neither key nor progress.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("token", &self.token())
+            .field("number", &self.number())
+            .field("takeover", &self.is_takeover())
+            .finish_non_exhaustive()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

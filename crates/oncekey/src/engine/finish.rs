@@ -1,0 +1,191 @@
+//! Ending an attempt: recording its result, or what is known without one.
+
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::lease::{Backoff, within};
+use super::outcome::RecordError;
+use super::value::Encoded;
+use crate::Fingerprint;
+use crate::observe::Event;
+use crate::store::{
+    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Grant, Known,
+    OnInterrupted, Store, StoreError,
+};
+
+/// How often abandoning is tried: what it would record comes about by itself when the lease lapses.
+const ABANDON_TRIES: usize = 3;
+
+impl Attempt {
+    /// Records that the operation is done.
+    ///
+    /// A lost acknowledgement is settled by completing again with the very same bytes. It is tried for
+    /// one lease; a result is never dropped because of one failed call.
+    pub(crate) async fn complete(
+        &self,
+        fingerprint: &Fingerprint,
+        value: &Encoded,
+        replayable: bool,
+    ) -> Result<(), RecordError> {
+        let settings = &self.engine().settings;
+        let mut completion = Completion {
+            value: value.as_bytes().clone(),
+            replayable: replayable && value.as_bytes().len() <= settings.max_value_len,
+            retention: settings.retention,
+            hold: settings.retired_hold(),
+        };
+        match self.try_complete(self.grant(), &mut completion).await? {
+            Fenced::Applied => Ok(()),
+            Fenced::Gone => self.complete_anew(fingerprint, completion).await,
+            Fenced::Conflict => Err(RecordError::Conflict),
+            Fenced::Lost | Fenced::Busy => Err(RecordError::Lost),
+        }
+    }
+
+    async fn try_complete(
+        &self,
+        grant: Grant,
+        completion: &mut Completion,
+    ) -> Result<Fenced, RecordError> {
+        let engine = self.engine();
+        let settings = &engine.settings;
+        let give_up_at = settings.timer.now() + settings.lease;
+        let mut backoff = Backoff::within(settings.lease);
+        let mut error = StoreError::new(ErrorKind::OutcomeUnknown, "complete")
+            .with_message("the store did not answer for as long as a lease lasts");
+        loop {
+            if !completion.replayable {
+                let len = completion.value.len();
+                settings.observe(&Event::NotReplayable { len });
+            }
+            let complete = Complete {
+                grant,
+                completion: completion.clone(),
+            };
+            let call = engine.store.complete(self.stored_key(), &complete);
+            match within(&*settings.timer, give_up_at, call).await {
+                Some(Ok(fenced)) => return Ok(fenced),
+                Some(Err(failed)) => {
+                    let kind = failed.kind();
+                    settings.observe(&Event::StoreFailed {
+                        operation: "complete",
+                        kind,
+                    });
+                    match kind {
+                        // The effect happened: keep the fact, if not the value.
+                        ErrorKind::TooLarge | ErrorKind::Full if completion.replayable => {
+                            completion.replayable = false;
+                            continue;
+                        }
+                        _ if !failed.is_retryable() => return Err(RecordError::Store(failed)),
+                        _ => error = failed,
+                    }
+                }
+                None => return Err(RecordError::Store(error)),
+            }
+            let pause = settings.timer.now() + backoff.next(&*settings.random);
+            if pause >= give_up_at {
+                return Err(RecordError::Store(error));
+            }
+            settings.timer.sleep_until(pause).await;
+        }
+    }
+
+    /// Records the result under a new grant, if the record vanished and nobody has the key since.
+    async fn complete_anew(
+        &self,
+        fingerprint: &Fingerprint,
+        mut completion: Completion,
+    ) -> Result<(), RecordError> {
+        let engine = self.engine();
+        let settings = &engine.settings;
+        let claim = Claim {
+            attempt: engine.mint(),
+            fingerprint: *fingerprint,
+            lease: settings.lease,
+            hold: settings.interrupted_hold(),
+            on_interrupted: OnInterrupted::Refuse,
+            on_retired: settings.on_retired(),
+        };
+        let mut backoff = Backoff::within(settings.lease);
+        let mut tries = ABANDON_TRIES;
+        loop {
+            match engine.store.claim(self.stored_key(), &claim).await {
+                Ok(ClaimOutcome::Acquired { grant, .. }) => {
+                    return match self.try_complete(grant, &mut completion).await? {
+                        Fenced::Applied => Ok(()),
+                        Fenced::Conflict => Err(RecordError::Conflict),
+                        Fenced::Gone => Err(RecordError::Gone),
+                        Fenced::Lost | Fenced::Busy => Err(RecordError::Lost),
+                    };
+                }
+                // Recorded meanwhile by an earlier copy of ours, or by somebody who ran it again.
+                Ok(ClaimOutcome::Replay(Some(stored))) if stored == completion.value => {
+                    return Ok(());
+                }
+                Ok(ClaimOutcome::Replay(_)) => return Err(RecordError::Conflict),
+                Ok(_) => return Err(RecordError::Gone),
+                Err(error) if error.is_retryable() && tries > 0 => tries -= 1,
+                Err(error) => return Err(RecordError::Store(error)),
+            }
+            let pause = settings.timer.now() + backoff.next(&*settings.random);
+            settings.timer.sleep_until(pause).await;
+        }
+    }
+
+    /// Says that this attempt did nothing: the key is free at once.
+    ///
+    /// An attempt that took over speaks for itself alone. Unless it is known (`previous_settled`) that
+    /// the one before did nothing either, the key stays interrupted.
+    pub(crate) async fn release(&self, previous_settled: bool) {
+        if self.is_takeover() && !previous_settled {
+            return self.give_up().await;
+        }
+        let hold = self.engine().settings.released_hold();
+        if self.abandon(Known::NotStarted { hold }).await {
+            self.engine().settings.observe(&Event::Released {
+                number: self.number(),
+            });
+        }
+    }
+
+    /// Says that the outcome is unknown: nobody need wait for the lease to lapse.
+    pub(crate) async fn give_up(&self) {
+        if self.abandon(Known::Unknown).await {
+            self.engine().settings.observe(&Event::GaveUp {
+                number: self.number(),
+            });
+        }
+    }
+
+    async fn abandon(&self, known: Known) -> bool {
+        let engine = self.engine();
+        let settings = &engine.settings;
+        let give_up_at = settings.timer.now() + settings.lease.min(Duration::from_secs(5));
+        let abandon = Abandon {
+            grant: self.grant(),
+            known,
+        };
+        let mut backoff = Backoff::within(settings.lease);
+        for _ in 0..ABANDON_TRIES {
+            let call = engine.store.abandon(self.stored_key(), &abandon);
+            match within(&*settings.timer, give_up_at, call).await {
+                Some(Ok(fenced)) => return fenced == Fenced::Applied,
+                Some(Err(error)) => {
+                    let kind = error.kind();
+                    settings.observe(&Event::StoreFailed {
+                        operation: "abandon",
+                        kind,
+                    });
+                    if !error.is_retryable() {
+                        return false;
+                    }
+                }
+                None => return false,
+            }
+            let pause = settings.timer.now() + backoff.next(&*settings.random);
+            settings.timer.sleep_until(pause.min(give_up_at)).await;
+        }
+        false
+    }
+}

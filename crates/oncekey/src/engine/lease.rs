@@ -1,0 +1,165 @@
+//! Keeping a lease alive while an operation runs, inside the very same future.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either, FutureExt, select};
+
+use super::attempt::{Attempt, Parked};
+use crate::observe::Event;
+use crate::runtime::Timer;
+use crate::store::{ErrorKind, Fenced, Progress, Renew, Store, StoreError};
+
+/// How the work of an attempt ended.
+pub(crate) enum Driven<R> {
+    Finished(R),
+    Panicked(Box<dyn Any + Send>),
+    Parked(Parked),
+}
+
+/// Polls `work` to its end, and from when it first pends renews the lease of `attempt` besides.
+///
+/// Work that never pends costs no timer. Nothing is spawned: when this future is dropped, work and
+/// renewal end together, and the lease lapses as after a crash.
+pub(crate) async fn drive<W: Future>(attempt: &Attempt, work: W) -> Driven<W::Output> {
+    let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+    let mut keeper: Option<BoxFuture<'static, ()>> = None;
+    let mut keeping = true;
+    poll_fn(|context| {
+        match work.as_mut().poll(context) {
+            Poll::Ready(Ok(result)) => return Poll::Ready(Driven::Finished(result)),
+            Poll::Ready(Err(panic)) => return Poll::Ready(Driven::Panicked(panic)),
+            Poll::Pending => {}
+        }
+        if attempt.parked().poll(context).is_ready() {
+            return Poll::Ready(Driven::Parked(attempt.take_parked()));
+        }
+        if keeping {
+            let keeper = keeper.get_or_insert_with(|| keep(attempt.clone()).boxed());
+            keeping = keeper.as_mut().poll(context).is_pending();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Renews at two thirds of what is left, until the lease is lost.
+async fn keep(attempt: Attempt) {
+    loop {
+        let confirmed = attempt.deadline();
+        let settings = &attempt.engine().settings;
+        let renew_at = confirmed.saturating_sub(settings.lease * 2 / 3);
+        settings.timer.sleep_until(renew_at).await;
+        if attempt.deadline() > confirmed {
+            // A step has renewed it meanwhile.
+            continue;
+        }
+        match renew(&attempt, None).await {
+            Ok(Fenced::Applied) => {}
+            Ok(_) | Err(_) => {
+                attempt.lose();
+                return;
+            }
+        }
+    }
+}
+
+/// Renews, and retries what fails until the lease is no longer known to last.
+///
+/// One failed call is no reason to give a lease up, and no call may go on past its end.
+pub(crate) async fn renew(
+    attempt: &Attempt,
+    progress: Option<Progress>,
+) -> Result<Fenced, StoreError> {
+    let engine = attempt.engine();
+    let settings = &engine.settings;
+    let renewal = Renew {
+        grant: attempt.grant(),
+        lease: settings.lease,
+        progress,
+    };
+    let mut backoff = Backoff::within(settings.lease);
+    let mut last_error = None;
+    loop {
+        let sent = settings.timer.now();
+        let deadline = attempt.deadline();
+        let hung = || {
+            StoreError::new(ErrorKind::Timeout, "renew")
+                .with_message("the store did not answer before the lease ended")
+        };
+        if sent >= deadline {
+            return Err(last_error.unwrap_or_else(hung));
+        }
+        let call = engine.store.renew(attempt.stored_key(), &renewal);
+        match within(&*settings.timer, deadline, call).await {
+            Some(Ok(Fenced::Applied)) => {
+                attempt.confirm(sent + settings.lease.saturating_sub(settings.margin()));
+                return Ok(Fenced::Applied);
+            }
+            Some(Ok(refused)) => {
+                attempt.lose();
+                return Ok(refused);
+            }
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::TooLarge) => return Err(error),
+            Some(Err(error)) => {
+                settings.observe(&Event::StoreFailed {
+                    operation: "renew",
+                    kind: error.kind(),
+                });
+                last_error = Some(error);
+            }
+            None => return Err(last_error.unwrap_or_else(hung)),
+        }
+        let pause = settings.timer.now() + backoff.next(&*settings.random);
+        settings.timer.sleep_until(pause.min(deadline)).await;
+    }
+}
+
+/// What `future` returns, unless `at` comes first. Costs no timer if it is ready at once.
+pub(crate) async fn within<F: Future>(
+    timer: &dyn Timer,
+    at: Duration,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
+        return Some(output);
+    }
+    match select(future, timer.sleep_until(at)).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+/// Pauses between tries: doubling, jittered, and in proportion to the time that there is.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn within(time: Duration) -> Self {
+        let max = (time / 10).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        Self {
+            next: max / 20,
+            max,
+        }
+    }
+
+    pub(crate) const fn starting(next: Duration, max: Duration) -> Self {
+        Self { next, max }
+    }
+
+    /// Between half and all of the pause that is due.
+    pub(crate) fn next(&mut self, random: &dyn crate::runtime::Random) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
+        let thousandths = u32::try_from(random.next() % 501).unwrap_or(0) + 500;
+        pause * thousandths / 1000
+    }
+}

@@ -1,0 +1,323 @@
+//! The course of a run: admit, run, record.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryFutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::attempt::{Attempt, Parked};
+use super::lease::{Driven, drive};
+use super::outcome::{Failure, Outcome, RunError};
+use super::settings::Guarantee;
+use super::value::{CodecError, Encoded};
+use super::verify::{Interruption, Verdict, Verify};
+use super::{Admission, Idempotency, Inner, Refusal, Request, wait};
+use crate::observe::{Event, VerdictKind};
+use crate::{Fingerprint, Key};
+
+impl Idempotency {
+    /// Runs `operation` once for `key`, and returns its result to this caller and to every duplicate.
+    ///
+    /// The result is stored as JSON. A refusal that is final (a declined card) is a result too: put it
+    /// into `T`, for example `Result<Receipt, Declined>`, so that duplicates get the same refusal. An
+    /// `Err` of the operation means that its effect is unknown; if it can know that nothing was done,
+    /// use [`run_classified`](Self::run_classified).
+    ///
+    /// ```
+    /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
+    /// use oncekey_memory::MemoryStore;
+    ///
+    /// # futures::executor::block_on(async {
+    /// let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// let key = Key::new(&Scope::new("tenant-42", "POST /payments")?, "order-17")?;
+    /// let fingerprint = Fingerprint::of("100 EUR to Ada");
+    ///
+    /// let charge = async || Ok::<_, std::io::Error>("receipt 1".to_owned());
+    /// let first = idempotency.run(&key, &fingerprint, |_| charge()).await?;
+    /// let again = idempotency.run(&key, &fingerprint, |_| charge()).await?;
+    ///
+    /// assert!(!first.is_replay() && again.is_replay());
+    /// assert_eq!(first.value(), again.value());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropped before the operation starts: nothing ran. Dropped later: as a crash; the key is
+    /// interrupted when the lease lapses.
+    ///
+    /// # Errors
+    /// See [`RunError`], whose table says for each what is known of the effect.
+    ///
+    /// # Panics
+    /// If the operation panics: the key is given up first, then the panic goes on.
+    pub async fn run<T, E, F, Fut>(
+        &self,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        operation: F,
+    ) -> Result<Outcome<T>, RunError<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let operation = |attempt| operation(attempt).map_err(Failure::Unknown);
+        self.run_classified(key, fingerprint, operation).await
+    }
+
+    /// As [`run`](Self::run), for an operation that can tell whether it did anything.
+    ///
+    /// # Cancel safety, errors, panics
+    /// As for [`run`](Self::run).
+    pub async fn run_classified<T, E, F, Fut>(
+        &self,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        operation: F,
+    ) -> Result<Outcome<T>, RunError<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        run_as(self, key, fingerprint, operation, Encoded::json, |stored| {
+            stored.decode()
+        })
+        .await
+    }
+
+    /// As [`run_classified`](Self::run_classified), for results that are bytes and stored as they are.
+    ///
+    /// # Cancel safety, errors, panics
+    /// As for [`run`](Self::run).
+    pub async fn run_bytes<E, F, Fut>(
+        &self,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        operation: F,
+    ) -> Result<Outcome<Bytes>, RunError<E>>
+    where
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<Bytes, Failure<E>>>,
+    {
+        let encode = |value: &Bytes| Ok(Encoded::raw(value));
+        run_as(self, key, fingerprint, operation, encode, |stored| {
+            stored.decode_raw()
+        })
+        .await
+    }
+}
+
+async fn run_as<T, E, F, Fut>(
+    idempotency: &Idempotency,
+    key: &Key,
+    fingerprint: &Fingerprint,
+    operation: F,
+    encode: impl FnOnce(&T) -> Result<Encoded, CodecError>,
+    decode: impl FnOnce(Encoded) -> Result<T, CodecError>,
+) -> Result<Outcome<T>, RunError<E>>
+where
+    F: FnOnce(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, Failure<E>>>,
+{
+    let engine = &idempotency.inner;
+    let started = engine.settings.timer.now();
+    let attempt = match admit(engine, key, fingerprint, started).await? {
+        Admission::Run(attempt) => attempt,
+        Admission::Replay(value) => {
+            let value = value.ok_or(RunError::NotReplayable)?;
+            let decoded = decode(Encoded::from_bytes(value)).map_err(RunError::Codec)?;
+            return Ok(Outcome::replayed(decoded));
+        }
+    };
+    // The block also catches a panic of the closure itself, before it made a future.
+    let handed = attempt.clone();
+    let value = match drive(&attempt, async move { operation(handed).await }).await {
+        Driven::Finished(Ok(value)) => value,
+        Driven::Finished(Err(Failure::NotStarted(error))) => {
+            // A hook has said that nothing was done before, either.
+            let verified = matches!(engine.settings.guarantee, Guarantee::Verified(_));
+            attempt.release(verified).await;
+            return Err(RunError::NotStarted(error));
+        }
+        Driven::Finished(Err(Failure::Unknown(error))) => {
+            attempt.give_up().await;
+            return Err(RunError::Unknown(error));
+        }
+        Driven::Parked(parked) => {
+            attempt.give_up().await;
+            return Err(stopped(parked));
+        }
+        Driven::Panicked(panic) => give_up_and_panic(&attempt, panic).await,
+    };
+    let (encoded, replayable) = match encode(&value) {
+        Ok(encoded) => (encoded, true),
+        // It ran, and that much can be recorded.
+        Err(_) => (Encoded::raw([]), false),
+    };
+    record(&attempt, fingerprint, encoded, replayable, started).await?;
+    Ok(Outcome::executed(value))
+}
+
+/// Claims, waits for a duplicate, verifies: all that comes before the operation.
+async fn admit<E>(
+    engine: &Arc<Inner>,
+    key: &Key,
+    fingerprint: &Fingerprint,
+    started: Duration,
+) -> Result<Admission, RunError<E>> {
+    let settings = &engine.settings;
+    let admitted = find_admission(engine, key, fingerprint).await;
+    let elapsed = || settings.timer.now().saturating_sub(started);
+    let (event, error) = match admitted {
+        Ok(Admission::Run(attempt)) => return Ok(Admission::Run(attempt)),
+        Ok(Admission::Replay(value)) => {
+            if !settings.observers.is_empty() {
+                settings.observe(&Event::Replayed { elapsed: elapsed() });
+            }
+            return Ok(Admission::Replay(value));
+        }
+        Err(Refusal::Busy { retry_after }) => (
+            Event::Busy { elapsed: elapsed() },
+            RunError::Busy { retry_after },
+        ),
+        Err(Refusal::Mismatch) => (Event::Mismatch, RunError::Mismatch),
+        Err(Refusal::Interrupted) => (Event::Interrupted, RunError::Interrupted),
+        Err(Refusal::Retired) => (Event::Retired, RunError::Retired),
+        Err(Refusal::LeaseLost) => return Err(RunError::LeaseLost),
+        Err(Refusal::Unrecorded { value, error }) => {
+            (Event::Unrecorded, RunError::Unrecorded { value, error })
+        }
+        Err(Refusal::Store(error)) => return Err(RunError::Store(error)),
+    };
+    settings.observe(&event);
+    Err(error)
+}
+
+async fn find_admission(
+    engine: &Arc<Inner>,
+    key: &Key,
+    fingerprint: &Fingerprint,
+) -> Result<Admission, Refusal> {
+    engine.settings.check()?;
+    let mut request = Request::new(engine, key, fingerprint);
+    let admission = match request.ask().await {
+        Err(Refusal::Busy { retry_after }) if !engine.settings.wait.is_zero() => {
+            wait::wait(engine, &mut request, retry_after).await?
+        }
+        answer => answer?,
+    };
+    let Admission::Run(attempt) = admission else {
+        return Ok(admission);
+    };
+    if attempt.is_lease_lost() {
+        // The answer took longer than the lease lasts: nothing may start now.
+        attempt.lose();
+        attempt.release(false).await;
+        return Err(Refusal::LeaseLost);
+    }
+    let Guarantee::Verified(hook) = &engine.settings.guarantee else {
+        return Ok(Admission::Run(attempt));
+    };
+    match settle_interruption(&attempt, fingerprint, &**hook).await? {
+        Settled::NotInterrupted | Settled::NotDone => Ok(Admission::Run(attempt)),
+        Settled::Done(value) => Ok(Admission::Replay(Some(value.as_bytes().clone()))),
+        Settled::Unknown => Err(Refusal::Interrupted),
+    }
+}
+
+/// What became of the interruption that an attempt takes over from.
+pub(crate) enum Settled {
+    NotInterrupted,
+    Done(Encoded),
+    NotDone,
+    Unknown,
+}
+
+/// Asks `hook` about the attempt before this one, under this one's lease, and records what it says.
+/// After *not done* the attempt goes on; after any other verdict it has ended.
+pub(crate) async fn settle_interruption(
+    attempt: &Attempt,
+    fingerprint: &Fingerprint,
+    hook: &dyn Verify,
+) -> Result<Settled, Refusal> {
+    let Some(previous) = attempt.previous() else {
+        return Ok(Settled::NotInterrupted);
+    };
+    let settings = &attempt.engine().settings;
+    let interruption = Interruption::new(attempt.clone(), previous.cause, previous.token);
+    let verdict = match drive(attempt, hook.verify(interruption)).await {
+        Driven::Finished(verdict) => verdict,
+        Driven::Parked(_) => Verdict::Unknown,
+        Driven::Panicked(panic) => give_up_and_panic(attempt, panic).await,
+    };
+    let kind = match &verdict {
+        Verdict::Done(_) => VerdictKind::Done,
+        Verdict::NotDone => VerdictKind::NotDone,
+        Verdict::Unknown => VerdictKind::Unknown,
+    };
+    settings.observe(&Event::Verified { verdict: kind });
+    match verdict {
+        Verdict::Done(value) => match attempt.complete(fingerprint, &value, true).await {
+            Ok(()) => Ok(Settled::Done(value)),
+            Err(error) => Err(Refusal::Unrecorded { value, error }),
+        },
+        Verdict::NotDone if attempt.is_lease_lost() => {
+            // Somebody else may have started since.
+            attempt.lose();
+            attempt.give_up().await;
+            Err(Refusal::LeaseLost)
+        }
+        Verdict::NotDone => Ok(Settled::NotDone),
+        Verdict::Unknown => {
+            attempt.give_up().await;
+            Ok(Settled::Unknown)
+        }
+    }
+}
+
+async fn record<E>(
+    attempt: &Attempt,
+    fingerprint: &Fingerprint,
+    value: Encoded,
+    replayable: bool,
+    started: Duration,
+) -> Result<(), RunError<E>> {
+    let settings = &attempt.engine().settings;
+    match attempt.complete(fingerprint, &value, replayable).await {
+        Ok(()) => {
+            if !settings.observers.is_empty() {
+                let elapsed = settings.timer.now().saturating_sub(started);
+                settings.observe(&Event::Executed {
+                    number: attempt.number(),
+                    elapsed,
+                });
+            }
+            Ok(())
+        }
+        Err(error) => {
+            settings.observe(&Event::Unrecorded);
+            Err(RunError::Unrecorded { value, error })
+        }
+    }
+}
+
+fn stopped<E>(parked: Parked) -> RunError<E> {
+    match parked {
+        Parked::LeaseLost => RunError::LeaseLost,
+        Parked::Unsaved(error) => RunError::StepUnsaved(error),
+    }
+}
+
+/// The effect is unknown, and whoever comes next should learn that at once.
+async fn give_up_and_panic<T>(attempt: &Attempt, panic: Box<dyn Any + Send>) -> T {
+    attempt.give_up().await;
+    resume_unwind(panic)
+}

@@ -1,0 +1,169 @@
+//! Waiting for a duplicate in flight: in one process, waiters of one request wait together.
+//!
+//! Those who ask for the same key with the same fingerprint form a group. One of them has the turn: it
+//! subscribes, then asks the store, then sleeps until a notification or the next poll. The others
+//! sleep until the turn comes to them or their own time is over. A replay ends the waiting of all; a
+//! grant goes to the one that got it, and the turn passes on; an error stays with whoever met it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+
+use super::Inner;
+use super::claim::{Admission, Refusal, Request};
+use super::lease::Backoff;
+use crate::observe::Event;
+use crate::store::{Store, Subscription};
+use crate::{Fingerprint, Key};
+
+const FIRST_POLL: Duration = Duration::from_millis(50);
+const SLOWEST_POLL: Duration = Duration::from_secs(1);
+
+/// The groups of one engine.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    groups: Mutex<Groups>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    by_request: HashMap<(Key, Fingerprint), (Arc<Group>, usize)>,
+    waiting: usize,
+}
+
+/// Who has the lock has the turn.
+#[derive(Debug, Default)]
+struct Group {
+    turn: futures::lock::Mutex<Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// Passed from turn to turn, so that there is one in the process.
+    subscription: Option<Subscription>,
+    /// What a turn found; final, so it serves all who were waiting.
+    replay: Option<Option<Bytes>>,
+}
+
+/// Waits until the request is admitted, refused for another reason than being busy, or `wait` is over.
+pub(crate) async fn wait(
+    engine: &Arc<Inner>,
+    request: &mut Request<'_>,
+    retry_after: Duration,
+) -> Result<Admission, Refusal> {
+    let settings = &engine.settings;
+    let busy = Refusal::Busy { retry_after };
+    let until = settings.timer.now().saturating_add(settings.wait);
+    let member = Member::join(
+        &engine.shared.waiters,
+        (request.stored_key().clone(), request.fingerprint()),
+        settings.max_waiters,
+    );
+    let Some(member) = member else {
+        settings.observe(&Event::TooManyWaiters);
+        return Err(busy);
+    };
+    settings.observe(&Event::Waiting);
+    let turn = member.group.turn.lock();
+    let mut turn = match select(turn, settings.timer.sleep_until(until)).await {
+        Either::Left((turn, _)) => turn,
+        Either::Right(_) => return Err(busy),
+    };
+    if let Some(value) = &turn.replay {
+        return Ok(Admission::Replay(value.clone()));
+    }
+    let answer = take_turn(engine, request, &mut turn.subscription, until).await;
+    if let Ok(Admission::Replay(value)) = &answer {
+        turn.replay = Some(value.clone());
+    }
+    answer
+}
+
+async fn take_turn(
+    engine: &Arc<Inner>,
+    request: &mut Request<'_>,
+    subscription: &mut Option<Subscription>,
+    until: Duration,
+) -> Result<Admission, Refusal> {
+    let settings = &engine.settings;
+    let mut poll = Backoff::starting(FIRST_POLL, SLOWEST_POLL);
+    loop {
+        // Subscribed before the read: what happens after the read is notified.
+        if subscription.is_none()
+            && let Some(watch) = engine.store.watch()
+        {
+            *subscription = watch.subscribe(request.stored_key()).await.ok();
+        }
+        let retry_after = match request.ask().await {
+            Err(Refusal::Busy { retry_after }) => retry_after,
+            answer => return answer,
+        };
+        let now = settings.timer.now();
+        if now >= until {
+            return Err(Refusal::Busy { retry_after });
+        }
+        // The end of the owner's lease is worth a look of its own.
+        let pause = poll
+            .next(&*settings.random)
+            .min(retry_after + Duration::from_millis(1));
+        let mut wake = settings
+            .timer
+            .sleep_until(now.saturating_add(pause).min(until));
+        match subscription {
+            Some(subscription) => {
+                select(pin!(subscription.changed()), wake).await;
+            }
+            None => wake.as_mut().await,
+        }
+    }
+}
+
+/// A place in a group. Leaving is dropping it.
+struct Member<'a> {
+    waiters: &'a Waiters,
+    request: (Key, Fingerprint),
+    group: Arc<Group>,
+}
+
+impl<'a> Member<'a> {
+    fn join(waiters: &'a Waiters, request: (Key, Fingerprint), max_waiters: usize) -> Option<Self> {
+        let mut groups = waiters.lock();
+        if groups.waiting >= max_waiters {
+            return None;
+        }
+        groups.waiting += 1;
+        let (group, members) = groups.by_request.entry(request.clone()).or_default();
+        *members += 1;
+        let group = Arc::clone(group);
+        Some(Self {
+            waiters,
+            request,
+            group,
+        })
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        let mut groups = self.waiters.lock();
+        groups.waiting = groups.waiting.saturating_sub(1);
+        if let Entry::Occupied(mut entry) = groups.by_request.entry(self.request.clone()) {
+            let (_, members) = entry.get_mut();
+            *members -= 1;
+            if *members == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl Waiters {
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

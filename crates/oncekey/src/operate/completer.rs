@@ -1,0 +1,161 @@
+//! Finishing interrupted keys without waiting for a client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::jittered;
+use crate::Key;
+use crate::Verify;
+use crate::engine::{Admission, Inner, Refusal, Request, Settled, settle_interruption};
+use crate::observe::Event;
+use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Store, StoreError};
+
+/// Pages through interrupted keys and lets a hook say what became of each.
+///
+/// Each key is taken over first, like a retry would, and asked about under a renewed lease: a client
+/// that retries at the same moment is told to wait, and nobody else verifies the same key. *Done* is
+/// recorded, *not done* frees the key, *unknown* leaves it interrupted.
+///
+/// Needs a store that can list ([`Store::inspect`](crate::store::Store::inspect)).
+#[derive(Clone)]
+pub struct Completer {
+    engine: Arc<Inner>,
+    hook: Arc<dyn Verify>,
+    interval: Duration,
+    page: usize,
+}
+
+/// What a [`Completer`] did in one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Completions {
+    /// Keys that are recorded as done.
+    pub done: usize,
+    /// Keys that are free again.
+    pub not_done: usize,
+    /// Keys that stay interrupted, for the hook could not tell or the store failed.
+    pub unknown: usize,
+    /// Keys that somebody else ended or took over meanwhile.
+    pub taken: usize,
+    /// Records that could not be decoded, and that somebody should look at.
+    pub undecodable: usize,
+}
+
+impl Completer {
+    pub(super) const fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
+        Self {
+            engine,
+            hook,
+            interval: Duration::from_secs(60),
+            page: 100,
+        }
+    }
+
+    /// The longest pause between two passes; each is shortened by up to half at random. 60 s by default.
+    #[must_use]
+    pub const fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How many keys one call of the store lists at the most. 100 by default.
+    #[must_use]
+    pub const fn page(mut self, keys: usize) -> Self {
+        self.page = if keys == 0 { 1 } else { keys };
+        self
+    }
+
+    /// Asks about every key that is interrupted now, one after the other.
+    ///
+    /// # Cancel safety
+    /// Dropped: the key at hand becomes interrupted again when its lease lapses.
+    ///
+    /// # Errors
+    /// [`Misconfigured`](ErrorKind::Misconfigured) when the store cannot list; otherwise those of
+    /// listing. What fails for a single key is counted in [`Completions::unknown`].
+    pub async fn complete(&self) -> Result<Completions, StoreError> {
+        self.engine.settings.check()?;
+        let Some(inspect) = self.engine.store.inspect() else {
+            return Err(
+                StoreError::new(ErrorKind::Misconfigured, "complete interrupted keys")
+                    .with_message(
+                        "this store cannot list its keys; settle each by its key instead",
+                    ),
+            );
+        };
+        let mut completions = Completions::default();
+        let mut after: Option<Cursor> = None;
+        loop {
+            let states = vec![State::Lapsed, State::GaveUp];
+            let page = inspect
+                .list(&Query {
+                    states,
+                    after,
+                    limit: self.page,
+                })
+                .await?;
+            completions.undecodable += page.undecodable;
+            for (key, observed) in &page.entries {
+                match self.complete_one(key, observed).await {
+                    Ok(Settled::Done(_)) => completions.done += 1,
+                    Ok(Settled::NotDone) => completions.not_done += 1,
+                    Ok(Settled::NotInterrupted) | Err(Refusal::Busy { .. }) => {
+                        completions.taken += 1;
+                    }
+                    Ok(Settled::Unknown) | Err(_) => completions.unknown += 1,
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(completions),
+            }
+        }
+    }
+
+    async fn complete_one(&self, key: &Key, observed: &Observed) -> Result<Settled, Refusal> {
+        let fingerprint = observed.record.fingerprint;
+        let mut request = Request::listed(&self.engine, key, &fingerprint);
+        request.set_on_interrupted(OnInterrupted::TakeOver);
+        let Admission::Run(attempt) = request.ask().await? else {
+            return Ok(Settled::NotInterrupted);
+        };
+        if attempt.is_lease_lost() {
+            attempt.release(false).await;
+            return Ok(Settled::Unknown);
+        }
+        let settled = settle_interruption(&attempt, &fingerprint, &*self.hook).await?;
+        if matches!(settled, Settled::NotDone | Settled::NotInterrupted) {
+            attempt.release(true).await;
+        }
+        Ok(settled)
+    }
+
+    /// Completes for ever, at the interval. An error is observed, and the next pass goes on. Drop it
+    /// to stop.
+    pub async fn run(&self) -> std::convert::Infallible {
+        let settings = &self.engine.settings;
+        loop {
+            if let Err(error) = self.complete().await {
+                settings.observe(&Event::StoreFailed {
+                    operation: "list",
+                    kind: error.kind(),
+                });
+            }
+            let pause = jittered(self.interval, &*settings.random);
+            settings
+                .timer
+                .sleep_until(settings.timer.now() + pause)
+                .await;
+        }
+    }
+}
+
+impl fmt::Debug for Completer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completer")
+            .field("interval", &self.interval)
+            .field("page", &self.page)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! The backends of this workspace, and what their tests need on the machine.
+
+use std::{collections::BTreeSet, env, ffi::OsString, path::PathBuf};
+
+use crate::{
+    error::{Error, Result},
+    process::Run,
+    programs::{self, Program},
+    workspace::Workspace,
+};
+
+/// A new backend is a new entry here, and its crate.
+pub(crate) const BACKENDS: &[Backend] = &[Backend {
+    name: "memory",
+    package: "oncekey-memory",
+    report: "conformance_report",
+    needs: &[],
+}];
+
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) name: &'static str,
+    pub(crate) package: &'static str,
+    /// The example of the package that prints the conformance report. Examples share a folder, so
+    /// each needs a name that no other example of the workspace has.
+    pub(crate) report: &'static str,
+    pub(crate) needs: &'static [Program],
+}
+
+/// The backends of one run, with everything that they need.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) chosen: Vec<&'static Backend>,
+    pub(crate) skipped: Vec<&'static Backend>,
+    path: Option<OsString>,
+}
+
+impl Backends {
+    /// All but those in `skip`; prints what is skipped, finds or installs what the others need.
+    pub(crate) fn prepare(workspace: &Workspace, skip: &[String]) -> Result<Self> {
+        let (chosen, skipped) = choose(BACKENDS, skip)?;
+        for backend in &skipped {
+            println!("skipped: {} (asked for by --skip)", backend.name);
+        }
+        let mut folders = BTreeSet::new();
+        for backend in &chosen {
+            workspace.package(backend.package)?;
+            for program in backend.needs {
+                let found = programs::require(program)?;
+                folders.extend(found.parent().map(PathBuf::from));
+            }
+        }
+        let path = extended_path(folders, env::var_os("PATH").unwrap_or_default());
+        Ok(Self {
+            chosen,
+            skipped,
+            path,
+        })
+    }
+
+    /// Lets the command find what the backends need.
+    pub(crate) fn reach(&self, run: Run) -> Run {
+        match &self.path {
+            Some(path) => run.env("PATH", path),
+            None => run,
+        }
+    }
+}
+
+type Chosen = (Vec<&'static Backend>, Vec<&'static Backend>);
+
+fn choose(known: &'static [Backend], skip: &[String]) -> Result<Chosen> {
+    for name in skip {
+        if !known.iter().any(|backend| backend.name == name) {
+            let names: Vec<_> = known.iter().map(|backend| backend.name).collect();
+            return Err(Error::new(
+                format!("skip the backend `{name}`"),
+                "there is no backend of that name",
+                format!("the backends are: {}", names.join(", ")),
+            ));
+        }
+    }
+    Ok(known
+        .iter()
+        .partition(|backend| !skip.iter().any(|name| name == backend.name)))
+}
+
+/// `path` with the folders that it lacks at its end, or nothing if it lacks none.
+fn extended_path(folders: BTreeSet<PathBuf>, path: OsString) -> Option<OsString> {
+    let mut all: Vec<PathBuf> = env::split_paths(&path).collect();
+    let before = all.len();
+    all.extend(
+        folders
+            .into_iter()
+            .filter(|folder| !env::split_paths(&path).any(|p| p == *folder)),
+    );
+    if all.len() == before {
+        None
+    } else {
+        env::join_paths(all).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{BACKENDS, Backend, choose, extended_path};
+
+    const TWO: &[Backend] = &[
+        Backend {
+            name: "near",
+            package: "p-near",
+            report: "near_report",
+            needs: &[],
+        },
+        Backend {
+            name: "far",
+            package: "p-far",
+            report: "far_report",
+            needs: &[],
+        },
+    ];
+
+    #[test]
+    fn a_skipped_backend_is_set_apart() {
+        let (chosen, skipped) = choose(TWO, &["far".to_owned()]).unwrap();
+
+        assert_eq!(chosen.iter().map(|b| b.name).collect::<Vec<_>>(), ["near"]);
+        assert_eq!(skipped.iter().map(|b| b.name).collect::<Vec<_>>(), ["far"]);
+    }
+
+    #[test]
+    fn an_unknown_backend_is_an_error_that_lists_the_known_ones() {
+        let error = choose(TWO, &["fra".to_owned()]).unwrap_err().to_string();
+
+        assert!(error.contains("`fra`"), "{error}");
+        assert!(error.contains("near, far"), "{error}");
+    }
+
+    #[test]
+    fn names_and_reports_are_unique() {
+        let names: BTreeSet<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+        let reports: BTreeSet<_> = BACKENDS.iter().map(|backend| backend.report).collect();
+
+        assert_eq!(names.len(), BACKENDS.len());
+        assert_eq!(reports.len(), BACKENDS.len());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_path_grows_only_by_what_it_lacks() {
+        let folders = |paths: &[&str]| paths.iter().map(Into::into).collect::<BTreeSet<_>>();
+
+        assert_eq!(
+            extended_path(folders(&["/bin"]), "/usr/bin:/bin".into()),
+            None
+        );
+        assert_eq!(
+            extended_path(folders(&["/bin", "/opt/x"]), "/usr/bin:/bin".into()),
+            Some("/usr/bin:/bin:/opt/x".into())
+        );
+    }
+}
