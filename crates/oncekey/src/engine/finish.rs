@@ -15,6 +15,7 @@ use crate::store::{
 
 /// How often abandoning is tried: what it would record comes about by itself when the lease lapses.
 const ABANDON_TRIES: usize = 3;
+const LONGEST_ABANDON: Duration = Duration::from_secs(5);
 
 impl Attempt {
     /// Records that the operation is done.
@@ -49,7 +50,11 @@ impl Attempt {
     ) -> Result<Fenced, RecordError> {
         let engine = self.engine();
         let settings = &engine.settings;
-        let give_up_at = settings.timer.now() + settings.lease;
+        // Looked up when the store first lets us wait, which most do not.
+        let mut give_up_at = None;
+        let mut patience = || {
+            *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(settings.lease))
+        };
         let mut backoff = Backoff::within(settings.lease);
         let mut error = StoreError::new(ErrorKind::OutcomeUnknown, "complete")
             .with_message("the store did not answer for as long as a lease lasts");
@@ -63,7 +68,7 @@ impl Attempt {
                 completion: completion.clone(),
             };
             let call = engine.store.complete(self.stored_key(), &complete);
-            match within(&*settings.timer, give_up_at, call).await {
+            match within(&*settings.timer, &mut patience, call).await {
                 Some(Ok(fenced)) => return Ok(fenced),
                 Some(Err(failed)) => {
                     let kind = failed.kind();
@@ -84,7 +89,7 @@ impl Attempt {
                 None => return Err(RecordError::Store(error)),
             }
             let pause = settings.timer.now() + backoff.next(&*settings.random);
-            if pause >= give_up_at {
+            if pause >= patience() {
                 return Err(RecordError::Store(error));
             }
             settings.timer.sleep_until(pause).await;
@@ -161,7 +166,11 @@ impl Attempt {
     async fn abandon(&self, known: Known) -> bool {
         let engine = self.engine();
         let settings = &engine.settings;
-        let give_up_at = settings.timer.now() + settings.lease.min(Duration::from_secs(5));
+        let mut give_up_at = None;
+        let mut patience = || {
+            let longest = settings.lease.min(LONGEST_ABANDON);
+            *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(longest))
+        };
         let abandon = Abandon {
             grant: self.grant(),
             known,
@@ -169,7 +178,7 @@ impl Attempt {
         let mut backoff = Backoff::within(settings.lease);
         for _ in 0..ABANDON_TRIES {
             let call = engine.store.abandon(self.stored_key(), &abandon);
-            match within(&*settings.timer, give_up_at, call).await {
+            match within(&*settings.timer, &mut patience, call).await {
                 Some(Ok(fenced)) => return fenced == Fenced::Applied,
                 Some(Err(error)) => {
                     let kind = error.kind();
@@ -184,7 +193,7 @@ impl Attempt {
                 None => return false,
             }
             let pause = settings.timer.now() + backoff.next(&*settings.random);
-            settings.timer.sleep_until(pause.min(give_up_at)).await;
+            settings.timer.sleep_until(pause.min(patience())).await;
         }
         false
     }

@@ -11,7 +11,7 @@ use futures::future::{BoxFuture, Either, FutureExt, select};
 
 use super::attempt::{Attempt, Parked};
 use crate::observe::Event;
-use crate::runtime::Timer;
+use crate::runtime::{Random, Timer};
 use crate::store::{ErrorKind, Fenced, Progress, Renew, Store, StoreError};
 
 /// How the work of an attempt ended.
@@ -52,7 +52,7 @@ async fn keep(attempt: Attempt) {
     loop {
         let confirmed = attempt.deadline();
         let settings = &attempt.engine().settings;
-        let renew_at = confirmed.saturating_sub(settings.lease * 2 / 3);
+        let renew_at = confirmed.saturating_sub(settings.lease / 3 * 2);
         settings.timer.sleep_until(renew_at).await;
         if attempt.deadline() > confirmed {
             // A step has renewed it meanwhile.
@@ -95,9 +95,10 @@ pub(crate) async fn renew(
             return Err(last_error.unwrap_or_else(hung));
         }
         let call = engine.store.renew(attempt.stored_key(), &renewal);
-        match within(&*settings.timer, deadline, call).await {
+        match within(&*settings.timer, || deadline, call).await {
             Some(Ok(Fenced::Applied)) => {
-                attempt.confirm(sent + settings.lease.saturating_sub(settings.margin()));
+                let usable = settings.lease.saturating_sub(settings.margin());
+                attempt.confirm(sent.saturating_add(usable));
                 return Ok(Fenced::Applied);
             }
             Some(Ok(refused)) => {
@@ -119,17 +120,17 @@ pub(crate) async fn renew(
     }
 }
 
-/// What `future` returns, unless `at` comes first. Costs no timer if it is ready at once.
+/// What `future` returns, unless `at` comes first. Costs no look at the timer if it is ready at once.
 pub(crate) async fn within<F: Future>(
     timer: &dyn Timer,
-    at: Duration,
+    at: impl FnOnce() -> Duration,
     future: F,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
     if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
         return Some(output);
     }
-    match select(future, timer.sleep_until(at)).await {
+    match select(future, timer.sleep_until(at())).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(_) => None,
     }
@@ -138,28 +139,44 @@ pub(crate) async fn within<F: Future>(
 /// Pauses between tries: doubling, jittered, and in proportion to the time that there is.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    next: Duration,
-    max: Duration,
+    pace: Pace,
+    tries: u32,
+}
+
+#[derive(Debug)]
+enum Pace {
+    Within(Duration),
+    Doubling { first: Duration, max: Duration },
 }
 
 impl Backoff {
-    pub(crate) fn within(time: Duration) -> Self {
-        let max = (time / 10).clamp(Duration::from_millis(1), Duration::from_secs(1));
+    /// For tries that make sense for as long as `time`.
+    pub(crate) const fn within(time: Duration) -> Self {
         Self {
-            next: max / 20,
-            max,
+            pace: Pace::Within(time),
+            tries: 0,
         }
     }
 
-    pub(crate) const fn starting(next: Duration, max: Duration) -> Self {
-        Self { next, max }
+    pub(crate) const fn doubling(first: Duration, max: Duration) -> Self {
+        Self {
+            pace: Pace::Doubling { first, max },
+            tries: 0,
+        }
     }
 
     /// Between half and all of the pause that is due.
-    pub(crate) fn next(&mut self, random: &dyn crate::runtime::Random) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.max);
+    pub(crate) fn next(&mut self, random: &dyn Random) -> Duration {
+        let (first, max) = match self.pace {
+            Pace::Within(time) => {
+                let max = (time / 10).clamp(Duration::from_millis(1), Duration::from_secs(1));
+                (max / 20, max)
+            }
+            Pace::Doubling { first, max } => (first, max),
+        };
+        let pause = first.saturating_mul(1 << self.tries.min(16)).min(max);
+        self.tries = self.tries.saturating_add(1);
         let thousandths = u32::try_from(random.next() % 501).unwrap_or(0) + 500;
-        pause * thousandths / 1000
+        pause.saturating_mul(thousandths) / 1000
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::attempt::{Attempt, Parked};
 use super::lease::{Driven, drive};
 use super::outcome::{Failure, Outcome, RunError};
-use super::settings::Guarantee;
+use super::settings::{Guarantee, Settings};
 use super::value::{CodecError, Encoded};
 use super::verify::{Interruption, Verdict, Verify};
 use super::{Admission, Idempotency, Inner, Refusal, Request, wait};
@@ -128,7 +128,9 @@ where
     Fut: Future<Output = Result<T, Failure<E>>>,
 {
     let engine = &idempotency.inner;
-    let started = engine.settings.timer.now();
+    // Only observers want to know how long it took.
+    let observed = !engine.settings.observers.is_empty();
+    let started = observed.then(|| engine.settings.timer.now());
     let attempt = match admit(engine, key, fingerprint, started).await? {
         Admission::Run(attempt) => attempt,
         Admission::Replay(value) => {
@@ -171,17 +173,15 @@ async fn admit<E>(
     engine: &Arc<Inner>,
     key: &Key,
     fingerprint: &Fingerprint,
-    started: Duration,
+    started: Option<Duration>,
 ) -> Result<Admission, RunError<E>> {
     let settings = &engine.settings;
     let admitted = find_admission(engine, key, fingerprint).await;
-    let elapsed = || settings.timer.now().saturating_sub(started);
+    let elapsed = || elapsed(settings, started);
     let (event, error) = match admitted {
         Ok(Admission::Run(attempt)) => return Ok(Admission::Run(attempt)),
         Ok(Admission::Replay(value)) => {
-            if !settings.observers.is_empty() {
-                settings.observe(&Event::Replayed { elapsed: elapsed() });
-            }
+            settings.observe(&Event::Replayed { elapsed: elapsed() });
             return Ok(Admission::Replay(value));
         }
         Err(Refusal::Busy { retry_after }) => (
@@ -288,18 +288,14 @@ async fn record<E>(
     fingerprint: &Fingerprint,
     value: Encoded,
     replayable: bool,
-    started: Duration,
+    started: Option<Duration>,
 ) -> Result<(), RunError<E>> {
     let settings = &attempt.engine().settings;
     match attempt.complete(fingerprint, &value, replayable).await {
         Ok(()) => {
-            if !settings.observers.is_empty() {
-                let elapsed = settings.timer.now().saturating_sub(started);
-                settings.observe(&Event::Executed {
-                    number: attempt.number(),
-                    elapsed,
-                });
-            }
+            let elapsed = elapsed(settings, started);
+            let number = attempt.number();
+            settings.observe(&Event::Executed { number, elapsed });
             Ok(())
         }
         Err(error) => {
@@ -307,6 +303,13 @@ async fn record<E>(
             Err(RunError::Unrecorded { value, error })
         }
     }
+}
+
+/// Zero if nobody asked when it started.
+fn elapsed(settings: &Settings, started: Option<Duration>) -> Duration {
+    started.map_or(Duration::ZERO, |started| {
+        settings.timer.now().saturating_sub(started)
+    })
 }
 
 fn stopped<E>(parked: Parked) -> RunError<E> {

@@ -91,7 +91,7 @@ async fn take_turn(
     until: Duration,
 ) -> Result<Admission, Refusal> {
     let settings = &engine.settings;
-    let mut poll = Backoff::starting(FIRST_POLL, SLOWEST_POLL);
+    let mut poll = Backoff::doubling(FIRST_POLL, SLOWEST_POLL);
     loop {
         // Subscribed before the read: what happens after the read is notified.
         if subscription.is_none()
@@ -110,7 +110,7 @@ async fn take_turn(
         // The end of the owner's lease is worth a look of its own.
         let pause = poll
             .next(&*settings.random)
-            .min(retry_after + Duration::from_millis(1));
+            .min(retry_after.saturating_add(Duration::from_millis(1)));
         let mut wake = settings
             .timer
             .sleep_until(now.saturating_add(pause).min(until));

@@ -145,7 +145,7 @@ impl Completer {
             let pause = jittered(self.interval, &*settings.random);
             settings
                 .timer
-                .sleep_until(settings.timer.now() + pause)
+                .sleep_until(settings.timer.now().saturating_add(pause))
                 .await;
         }
     }

@@ -36,5 +36,5 @@ impl Idempotency {
 
 /// Between half and all of `interval`, so that a fleet does not sweep in step.
 fn jittered(interval: Duration, random: &dyn crate::runtime::Random) -> Duration {
-    crate::engine::Backoff::starting(interval, interval).next(random)
+    crate::engine::Backoff::doubling(interval, interval).next(random)
 }

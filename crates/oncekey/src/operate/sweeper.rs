@@ -85,7 +85,7 @@ impl Sweeper {
             let pause = jittered(self.interval, &*settings.random);
             settings
                 .timer
-                .sleep_until(settings.timer.now() + pause)
+                .sleep_until(settings.timer.now().saturating_add(pause))
                 .await;
         }
     }
