@@ -1,0 +1,85 @@
+//! A cage: the fixture that shows an inhabitant to the suite.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use oncekey::Key;
+use oncekey::store::Store;
+use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
+
+use crate::base::{Database, Handle};
+use crate::defect::{Defect, SOUND};
+
+thread_local! {
+    /// The defect of the fixtures that this thread makes. A fixture is made from its type alone, and
+    /// a type for each inhabitant would have the whole suite compiled for each.
+    static DEFECT: Cell<Defect> = const { Cell::new(SOUND) };
+}
+
+/// Makes the fixtures of this thread have `defect` from now on.
+pub(crate) fn exhibit(defect: Defect) {
+    DEFECT.set(defect);
+}
+
+/// One database with a defect.
+#[derive(Debug)]
+pub(crate) struct Cage {
+    database: Arc<Database>,
+}
+
+#[async_trait]
+impl Fixture for Cage {
+    async fn create() -> Self {
+        Self {
+            database: Arc::new(Database::new(DEFECT.get())),
+        }
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(Handle::new(self.database.clone()))
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.database.advance(duration);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        [
+            Capability::Restart,
+            Capability::Damage,
+            Capability::Bounded,
+            Capability::Watch,
+            Capability::Inspect,
+        ]
+        .into_iter()
+        .fold(Capabilities::injected_time(), Capabilities::with)
+    }
+
+    async fn restart(&self) {
+        self.database.restart();
+    }
+
+    async fn damage(&self, key: &Key, damage: Damage) {
+        self.database
+            .damage(key.as_bytes(), |bytes| hurt(bytes, damage));
+    }
+
+    async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
+        Arc::new(Handle::new(Arc::new(self.database.bounded(keys))))
+    }
+}
+
+/// Does `damage` to an encoded record.
+pub(crate) fn hurt(bytes: &mut Vec<u8>, damage: Damage) {
+    match damage {
+        Damage::Truncate => bytes.truncate(bytes.len() / 2),
+        // The version is the first byte of the encoding.
+        Damage::NewerVersion => bytes[0] = 200,
+        _ => {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Correct stores that are unusual: the suite must accept them. All are a few lines of storage
+//! behind [`CasStore`].
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oncekey::Key;
+use oncekey::runtime::Timestamp;
+use oncekey::store::{
+    CasStore, CompareAndSwap, Entry, ErrorKind, Record, State, Status, Store, StoreError,
+    StoredValue, Subscription, Version, Versioned, Watch,
+};
+use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
+
+use crate::base::{lock, pause};
+use crate::cage::hurt;
+use crate::matrix::rejections;
+
+/// What is unusual about a storage.
+#[derive(Debug, Clone, Copy)]
+struct Quirks {
+    /// Half of the swaps take place, and are reported as unknown.
+    half_of_the_swaps_are_unknown: bool,
+    /// A quarter of the swaps do not take place, and are reported as unknown.
+    some_swaps_are_lost: bool,
+    /// A retired value is kept as its digest.
+    shrinks_the_retired: bool,
+    /// Entries vanish by themselves when their time has come.
+    removes_by_itself: bool,
+    /// How often each call waits before and after its work.
+    pauses: usize,
+    /// Has a channel on which nothing ever comes.
+    is_silent: bool,
+    /// How much later the clock shows at every look than at the last.
+    tick: Duration,
+}
+
+const USUAL: Quirks = Quirks {
+    half_of_the_swaps_are_unknown: false,
+    some_swaps_are_lost: false,
+    shrinks_the_retired: false,
+    removes_by_itself: false,
+    pauses: 0,
+    is_silent: false,
+    tick: Duration::ZERO,
+};
+
+#[test]
+fn a_plain_compare_and_swap_passes() {
+    assert_accepted(USUAL);
+}
+
+#[test]
+fn a_storage_whose_swaps_are_mostly_unknown_passes() {
+    assert_accepted(Quirks {
+        half_of_the_swaps_are_unknown: true,
+        some_swaps_are_lost: true,
+        ..USUAL
+    });
+}
+
+#[test]
+fn a_storage_that_shrinks_what_is_retired_passes() {
+    assert_accepted(Quirks {
+        shrinks_the_retired: true,
+        ..USUAL
+    });
+}
+
+#[test]
+fn a_storage_that_forgets_by_itself_passes() {
+    assert_accepted(Quirks {
+        removes_by_itself: true,
+        ..USUAL
+    });
+}
+
+#[test]
+fn a_storage_that_waits_all_the_time_passes() {
+    assert_accepted(Quirks { pauses: 5, ..USUAL });
+}
+
+#[test]
+fn a_storage_that_never_notifies_passes() {
+    assert_accepted(Quirks {
+        is_silent: true,
+        ..USUAL
+    });
+}
+
+#[test]
+fn a_clock_that_never_shows_the_same_time_twice_passes() {
+    assert_accepted(Quirks {
+        tick: Duration::from_micros(1),
+        ..USUAL
+    });
+}
+
+fn assert_accepted(quirks: Quirks) {
+    let found = rejections::<OddFixture>(|| QUIRKS.set(quirks));
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
+}
+
+thread_local! {
+    /// The quirks of the fixtures that this thread makes.
+    static QUIRKS: Cell<Quirks> = const { Cell::new(USUAL) };
+}
+
+/// What all handles share.
+#[derive(Debug)]
+struct Shelf {
+    quirks: Quirks,
+    clock: Arc<AtomicU64>,
+    capacity: Option<usize>,
+    entries: Mutex<BTreeMap<Vec<u8>, (u64, Entry)>>,
+    /// Counts writes, and so makes versions that never come back.
+    writes: AtomicU64,
+}
+
+impl Shelf {
+    fn new(quirks: Quirks, clock: Arc<AtomicU64>, capacity: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            quirks,
+            clock,
+            capacity,
+            entries: Mutex::default(),
+            writes: AtomicU64::new(0),
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        let tick = self.quirks.tick.as_micros() as u64;
+        Timestamp::from_micros(self.clock.fetch_add(tick, Ordering::SeqCst))
+    }
+
+    async fn wait(&self) {
+        for _ in 0..self.quirks.pauses {
+            pause().await;
+        }
+    }
+
+    /// What becomes of an entry as time goes by.
+    fn age(&self, entry: &mut Entry, now: Timestamp) {
+        if let (true, Ok(mut record)) = (
+            self.quirks.shrinks_the_retired,
+            Record::decode(&entry.bytes),
+        ) && record.state(now) == State::Retired
+            && let Status::Completed { value, .. } = &mut record.status
+            && let Some(bytes) = value.replay()
+        {
+            *value = StoredValue::new(&bytes, false);
+            entry.bytes = record.encode();
+        }
+    }
+}
+
+/// A handle to a shelf.
+#[derive(Debug)]
+struct Odd(Arc<Shelf>);
+
+#[async_trait]
+impl CompareAndSwap for Odd {
+    async fn load(&self, key: &[u8]) -> Result<(Option<Versioned>, Timestamp), StoreError> {
+        self.0.wait().await;
+        let found = {
+            let mut entries = lock(&self.0.entries);
+            let now = self.0.now();
+            if self.0.quirks.removes_by_itself {
+                entries.retain(|_, (_, entry)| entry.forget_at > now);
+            }
+            let found = entries.get_mut(key).map(|(version, entry)| {
+                self.0.age(entry, now);
+                Versioned {
+                    version: (*version).into(),
+                    bytes: entry.bytes.clone(),
+                }
+            });
+            (found, now)
+        };
+        self.0.wait().await;
+        Ok(found)
+    }
+
+    async fn swap(
+        &self,
+        key: &[u8],
+        expected: Option<&Version>,
+        new: Option<Entry>,
+    ) -> Result<bool, StoreError> {
+        self.0.wait().await;
+        let count = self.0.writes.fetch_add(1, Ordering::SeqCst);
+        let unknown = || Err(StoreError::new(ErrorKind::OutcomeUnknown, "swap"));
+        if self.0.quirks.some_swaps_are_lost && count % 4 == 1 {
+            return unknown();
+        }
+        {
+            let mut entries = lock(&self.0.entries);
+            let found = entries.get(key).map(|(version, _)| Version::from(*version));
+            if found.as_ref() != expected {
+                return Ok(false);
+            }
+            if found.is_none() && self.0.capacity.is_some_and(|room| entries.len() >= room) {
+                return Err(StoreError::new(ErrorKind::Full, "swap"));
+            }
+            match new {
+                Some(entry) => entries.insert(key.to_vec(), (count, entry)),
+                None => entries.remove(key),
+            };
+        }
+        self.0.wait().await;
+        if self.0.quirks.half_of_the_swaps_are_unknown && count.is_multiple_of(2) {
+            return unknown();
+        }
+        Ok(true)
+    }
+
+    async fn expired(&self, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+        self.0.wait().await;
+        let now = self.0.now();
+        let entries = lock(&self.0.entries);
+        let due = entries
+            .iter()
+            .filter(|(_, (_, entry))| entry.forget_at <= now)
+            .map(|(key, _)| Bytes::copy_from_slice(key));
+        Ok(due.take(limit).collect())
+    }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        self.0.quirks.is_silent.then_some(self)
+    }
+}
+
+#[async_trait]
+impl Watch for Odd {
+    async fn subscribe(&self, _key: &Key) -> Result<Subscription, StoreError> {
+        Ok(Subscription::new(futures::stream::pending()))
+    }
+}
+
+/// One shelf, with the quirks of the thread that made it.
+#[derive(Debug)]
+struct OddFixture(Arc<Shelf>);
+
+#[async_trait]
+impl Fixture for OddFixture {
+    async fn create() -> Self {
+        let clock = Arc::new(AtomicU64::new(1_800_000_000_000_000));
+        Self(Shelf::new(QUIRKS.get(), clock, None))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(CasStore::new(Odd(self.0.clone())))
+    }
+
+    async fn advance(&self, duration: Duration) {
+        let now = Timestamp::from_micros(self.0.clock.load(Ordering::SeqCst));
+        let later = now.saturating_add(duration).as_micros();
+        self.0.clock.store(later, Ordering::SeqCst);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::injected_time()
+            .with(Capability::Damage)
+            .with(Capability::Bounded)
+    }
+
+    async fn damage(&self, key: &Key, damage: Damage) {
+        if let Some((_, entry)) = lock(&self.0.entries).get_mut(key.as_bytes()) {
+            let mut bytes = entry.bytes.to_vec();
+            hurt(&mut bytes, damage);
+            entry.bytes = bytes.into();
+        }
+    }
+
+    async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
+        let shelf = Shelf::new(self.0.quirks, self.0.clock.clone(), Some(keys));
+        Arc::new(CasStore::new(Odd(shelf)))
+    }
+}

@@ -1,0 +1,135 @@
+//! Two callers at once: stores that read, think, and write what is no longer so.
+
+use oncekey::store::{Change, ErrorKind, Record, State, StoreError};
+
+use crate::defect::{Defect, Mend, Op, SOUND};
+
+/// Checks for the key, then writes: simultaneous copies all find it free. As in the many middlewares
+/// that `GET`, run and `SET` (NServiceBus and DBOS, once scaled out).
+pub(crate) fn checks_then_acts() -> Defect {
+    Defect {
+        fault: "contention::one_claim_wins",
+        tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// Whoever comes second in a race gets an error, although nothing broke. As in idempot-js: a 503 for
+/// the loser. In Postgres, `INSERT .. ON CONFLICT DO NOTHING` and a `SELECT` in one statement.
+pub(crate) fn loser_gets_an_error() -> Defect {
+    Defect {
+        fault: "contention::one_claim_wins",
+        tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
+        mends: |seen, found| match found {
+            None => Mend::Write,
+            Some(_) if seen.record.is_some() => Mend::Again,
+            Some(_) => Mend::Fail(StoreError::new(ErrorKind::Unavailable, "claim")),
+        },
+        ..SOUND
+    }
+}
+
+/// Recovers an orphan by what it read before: a result that was recorded meanwhile is overwritten.
+/// As in Powertools for TypeScript, found there with a model checker.
+pub(crate) fn orphan_recovery_overwrites() -> Defect {
+    Defect {
+        fault: "contention::completion_or_takeover",
+        tears: |op, seen| (op == Op::Claim && seen.is(State::Lapsed)).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// Deletes the orphan, then inserts its own claim: another caller comes in between.
+pub(crate) fn takeover_is_two_steps() -> Defect {
+    Defect {
+        fault: "contention::one_takeover_wins",
+        tears: |op, seen| {
+            let takeover = op == Op::Claim && seen.is(State::Lapsed);
+            takeover.then_some(Change::Remove)
+        },
+        ..SOUND
+    }
+}
+
+/// Two copies of one claim race, and the one that comes second does not know itself.
+pub(crate) fn copies_race_with_themselves() -> Defect {
+    Defect {
+        fault: "contention::copies_of_a_claim_agree",
+        tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
+        mends: |_, found| match found {
+            None => Mend::Write,
+            Some(_) => Mend::Again,
+        },
+        claim: |seen, claim| {
+            let copy = seen.is(State::Live) && seen.is_of(claim.attempt);
+            crate::defect::refuse(seen.decide(claim), |_| {
+                copy.then_some(oncekey::store::ClaimOutcome::Spent)
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// First removes the mark that the operation runs, then stores the result: whoever comes in between
+/// runs it again.
+pub(crate) fn removes_then_stores() -> Defect {
+    Defect {
+        fault: "contention::a_completion_never_frees_the_key",
+        tears: |op, _| (op == Op::Complete).then_some(Change::Remove),
+        ..SOUND
+    }
+}
+
+/// Checks that a key is released, then writes: two claims both find it free.
+pub(crate) fn release_is_taken_twice() -> Defect {
+    Defect {
+        fault: "contention::a_release_is_taken_once",
+        tears: |op, seen| (op == Op::Claim && seen.is(State::Released)).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// A lapsed owner's completion writes over whoever took over meanwhile.
+pub(crate) fn completes_over_a_takeover() -> Defect {
+    Defect {
+        fault: "contention::completion_or_takeover",
+        tears: |op, seen| (op == Op::Complete && seen.is(State::Lapsed)).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// A lapsed owner's renewal writes over whoever took over meanwhile.
+pub(crate) fn renews_over_a_takeover() -> Defect {
+    Defect {
+        fault: "contention::renewal_or_takeover",
+        tears: |op, seen| (op == Op::Renew && seen.is(State::Lapsed)).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// Compares the owner when it writes, and not whether there is a result: two answers are both
+/// acknowledged.
+pub(crate) fn two_results_are_recorded() -> Defect {
+    Defect {
+        fault: "contention::one_result_is_recorded",
+        tears: |op, seen| (op == Op::Complete && seen.is(State::Live)).then_some(Change::Keep),
+        mends: |seen, found| {
+            let owner = |record: &Record| record.attempt;
+            match found.map(owner) == seen.record.map(owner) {
+                true => Mend::Write,
+                false => Mend::Again,
+            }
+        },
+        ..SOUND
+    }
+}
+
+/// The time is read before the wait for the lock, like `now()` in a transaction or `EXCLUDED.lease`
+/// in an upsert: after a long wait the lease that is granted has lapsed already.
+pub(crate) fn reads_the_time_first() -> Defect {
+    Defect {
+        fault: "history::is_linearizable",
+        reads_time_early: true,
+        ..SOUND
+    }
+}

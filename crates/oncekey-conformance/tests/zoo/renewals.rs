@@ -1,0 +1,130 @@
+//! Renewals: stores that extend too much, too little, or at the cost of something else.
+
+use oncekey::store::{Change, Fenced, State, Status};
+
+use crate::defect::{Defect, SOUND, edit, refuse};
+
+/// Judges a claim by its age, and takes a renewed lease for an abandoned one. As in langwatch: a
+/// slow owner that is alive is replaced.
+pub(crate) fn renewal_is_ignored() -> Defect {
+    Defect {
+        fault: "renew::extends_the_lease",
+        renew: |seen, renew| {
+            edit(seen.decide(renew), |next| {
+                if let Some(record) = seen.record.filter(|_| seen.is(State::Live)) {
+                    next.status.clone_from(&record.status);
+                    next.forget_at = record.forget_at;
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// Adds the lease to the old deadline: every heartbeat lends more, and a crash blocks the key for
+/// the sum.
+pub(crate) fn renewals_add_up() -> Defect {
+    Defect {
+        fault: "renew::extends_the_lease",
+        renew: |seen, renew| {
+            edit(seen.decide(renew), |next| {
+                if let (Some(old), Some(record)) = (seen.deadline(), seen.record) {
+                    let deadline = old.saturating_add(renew.lease);
+                    let hold = record.forget_at.saturating_since(old);
+                    next.status = Status::InProgress { deadline };
+                    next.forget_at = deadline.saturating_add(hold);
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// A renewal with a shorter lease takes away what the owner was promised.
+pub(crate) fn renewal_shortens() -> Defect {
+    Defect {
+        fault: "renew::never_shortens_the_lease",
+        renew: |seen, renew| {
+            edit(seen.decide(renew), |next| {
+                let deadline = seen.now.saturating_add(renew.lease);
+                next.status = Status::InProgress { deadline };
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// One lost heartbeat and the lease is surrendered, although nobody wants it. As in
+/// Akka.Management.
+pub(crate) fn lapsed_is_lost() -> Defect {
+    Defect {
+        fault: "renew::a_lapsed_lease_lives_again",
+        renew: |seen, renew| {
+            refuse(seen.decide(renew), |_| {
+                (seen.is(State::Lapsed) && seen.is_of(renew.grant.attempt)).then_some(Fenced::Lost)
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// The time to live is set once, with the claim: a long operation outlives its own record.
+pub(crate) fn ttl_stays_behind() -> Defect {
+    Defect {
+        fault: "renew::forgetting_moves_with_the_deadline",
+        renew: |seen, renew| {
+            edit(seen.decide(renew), |next| {
+                if let Some(record) = seen.record {
+                    next.forget_at = record.forget_at;
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// A heartbeat carries no payload: steps are acknowledged and not kept.
+pub(crate) fn saves_nothing() -> Defect {
+    Defect {
+        fault: "renew::saves_progress",
+        renew: |seen, renew| {
+            let mut renew = renew.clone();
+            renew.progress = None;
+            seen.decide(&renew)
+        },
+        ..SOUND
+    }
+}
+
+/// Saving is one statement and extending another: whoever saves does not extend.
+pub(crate) fn saves_or_extends() -> Defect {
+    Defect {
+        fault: "renew::saves_progress",
+        renew: |seen, renew| {
+            let mut decided = seen.decide(renew);
+            if let (Change::Put(next), Some(record)) = (&mut decided.change, seen.record)
+                && next.progress != record.progress
+            {
+                next.status.clone_from(&record.status);
+                next.forget_at = record.forget_at;
+            }
+            decided
+        },
+        ..SOUND
+    }
+}
+
+/// A plain heartbeat writes the whole row, with no progress in it.
+pub(crate) fn heartbeat_wipes_progress() -> Defect {
+    Defect {
+        fault: "renew::without_progress_keeps_what_was_saved",
+        renew: |seen, renew| {
+            edit(seen.decide(renew), |next| {
+                if renew.progress.is_none() {
+                    next.progress = None;
+                }
+            })
+        },
+        ..SOUND
+    }
+}
