@@ -111,6 +111,32 @@ pub trait Store: Send + Sync {
     ///   `fingerprint::is_kept_through_release`, `fingerprint::is_kept_through_give_up`).
     /// - Tokens MUST increase with every grant while the record is remembered
     ///   (`fencing::tokens_increase`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// let first = store.claim(&key, &claim).await?;
+    /// assert!(matches!(first, ClaimOutcome::Acquired { number: 1, .. }));
+    ///
+    /// let other = Claim { attempt: AttemptId::from_bytes([8; 16]), ..claim };
+    /// let second = store.claim(&key, &other).await?;
+    /// assert!(matches!(second, ClaimOutcome::Busy { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError>;
 
     /// Extends the owner's lease, and may save progress.
@@ -136,6 +162,29 @@ pub trait Store: Send + Sync {
     ///   (`renew::forgetting_moves_with_the_deadline`).
     /// - A progress whose sequence number is not greater MUST be left out, and the lease extended all
     ///   the same (`retry::an_older_progress_never_replaces_a_newer`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// let renew = Renew { grant, lease: Duration::from_secs(30), progress: None };
+    /// assert_eq!(store.renew(&key, &renew).await?, Fenced::Applied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError>;
 
     /// Records the result. From now on every duplicate gets it, byte for byte, for the retention.
@@ -166,6 +215,41 @@ pub trait Store: Send + Sync {
     ///   `fencing::a_replaced_owner_changes_nothing_after_completion`).
     /// - Completing again MUST change nothing: not the bytes, not the retention
     ///   (`retry::complete_again_changes_nothing`, `retry::complete_with_other_bytes_conflicts`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// # let completion = Completion {
+    /// #     value: "receipt 1".into(),
+    /// #     replayable: true,
+    /// #     retention: Duration::from_secs(86_400),
+    /// #     hold: Duration::ZERO,
+    /// # };
+    /// let complete = Complete { grant, completion };
+    /// assert_eq!(store.complete(&key, &complete).await?, Fenced::Applied);
+    /// // The acknowledgement was lost? Complete again.
+    /// assert_eq!(store.complete(&key, &complete).await?, Fenced::Applied);
+    ///
+    /// let duplicate = Claim { attempt: AttemptId::from_bytes([8; 16]), ..claim };
+    /// let answer = store.claim(&key, &duplicate).await?;
+    /// assert_eq!(answer, ClaimOutcome::Replay(Some("receipt 1".into())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError>;
 
     /// Ends the attempt without a result: *release* or *give up*.
@@ -183,6 +267,33 @@ pub trait Store: Send + Sync {
     /// - A release of an attempt that saved progress MUST be recorded as given up
     ///   (`release::with_progress_is_giving_up`).
     /// - What was completed MUST NOT be released (`release::never_after_completion`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// let known = Known::NotStarted { hold: Duration::from_secs(3600) };
+    /// assert_eq!(store.abandon(&key, &Abandon { grant, known }).await?, Fenced::Applied);
+    ///
+    /// let next = Claim { attempt: AttemptId::from_bytes([8; 16]), ..claim };
+    /// let answer = store.claim(&key, &next).await?;
+    /// assert!(matches!(answer, ClaimOutcome::Acquired { number: 2, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError>;
 
     /// An operator's verdict on an operation whose outcome was unknown.
@@ -199,6 +310,38 @@ pub trait Store: Send + Sync {
     /// # Implementing
     /// - A live owner MUST NOT be overruled (`operator::settle_spares_a_live_owner`).
     /// - The verdict MUST apply only to the attempt it names (`operator::settle_names_its_attempt`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// # let completion = Completion {
+    /// #     value: "receipt 1".into(),
+    /// #     replayable: true,
+    /// #     retention: Duration::from_secs(86_400),
+    /// #     hold: Duration::ZERO,
+    /// # };
+    /// store.abandon(&key, &Abandon { grant, known: Known::Unknown }).await?;
+    ///
+    /// let expected = Expected::Token(grant.token);
+    /// let settle = Settle { expected, settlement: Settlement::Done(completion) };
+    /// assert_eq!(store.settle(&key, &settle).await?, Fenced::Applied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError>;
 
     /// Removes the record: the key is as good as new.
@@ -214,6 +357,30 @@ pub trait Store: Send + Sync {
     ///
     /// # Implementing
     /// - A live owner MUST be spared unless forced (`operator::evict_spares_a_live_owner`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// let evict = Evict { expected: Expected::Token(grant.token), force: false };
+    /// assert_eq!(store.evict(&key, &evict).await?, Fenced::Busy);
+    /// assert_eq!(store.evict(&key, &Evict { force: true, ..evict }).await?, Fenced::Applied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError>;
 
     /// The record as it is, in every state, with the store's now.
@@ -227,6 +394,30 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout) or
     /// [`Corrupt`](ErrorKind::Corrupt).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// let observed = store.get(&key).await?.expect("somebody claimed it");
+    /// assert_eq!(observed.state, State::Live);
+    /// assert_eq!(observed.record.grant(), grant);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError>;
 
     /// Removes at most `limit` records whose time is over.
@@ -248,6 +439,30 @@ pub trait Store: Send + Sync {
     /// # Implementing
     /// - Live and completed records MUST stay (`purge::spares_what_matters`).
     /// - Claims that race with a purge MUST get true answers (`purge::races_with_claims`).
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncekey::{Fingerprint, Key, Scope};
+    /// # use oncekey::store::*;
+    /// # futures::executor::block_on(async {
+    /// # let store = oncekey_memory::MemoryStore::new();
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let claim = Claim {
+    /// #     attempt: AttemptId::from_bytes([7; 16]),
+    /// #     fingerprint: Fingerprint::of("100 EUR"),
+    /// #     lease: Duration::from_secs(30),
+    /// #     hold: Duration::from_secs(3600),
+    /// #     on_interrupted: OnInterrupted::Refuse,
+    /// #     on_retired: OnRetired::Forget,
+    /// # };
+    /// # let ClaimOutcome::Acquired { grant, .. } = store.claim(&key, &claim).await? else { panic!() };
+    /// // Nothing is over yet, and what is live stays in any case.
+    /// assert_eq!(store.purge(1_000).await?, Purged { removed: 0, more: false });
+    /// assert!(store.get(&key).await?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     async fn purge(&self, limit: usize) -> Result<Purged, StoreError>;
 
     /// Notifications, if the store can send them. Safe to forget: polling always works.
