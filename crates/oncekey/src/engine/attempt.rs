@@ -132,6 +132,27 @@ impl Attempt {
     ///
     /// # Errors
     /// Those of `work`.
+    /// # Example
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// # let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// # async fn charge() -> Result<String, std::io::Error> { Ok("charge 1".to_owned()) }
+    /// # async fn book(_: &str) -> Result<u32, std::io::Error> { Ok(7) }
+    /// let outcome = idempotency
+    ///     .run(&key, &fingerprint, |attempt| async move {
+    ///         let charge = attempt.step("charge", charge).await?;
+    ///         // A takeover after a crash here goes on with the saved charge.
+    ///         attempt.step("book", || book(&charge)).await
+    ///     })
+    ///     .await?;
+    /// assert_eq!(outcome.into_value(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn step<T, E, F, Fut>(&self, name: &str, work: F) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned,

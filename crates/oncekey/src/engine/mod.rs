@@ -107,6 +107,22 @@ impl Idempotency {
     /// then. With a stated [`hold`](Self::hold) they are forgotten after it: the promise is then *at
     /// most once within the hold*. A request whose result is no longer kept gets
     /// [`Retired`](RunError::Retired) instead of a second run, for 30 days or the stated hold.
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// let idempotency = Idempotency::at_most_once(MemoryStore::new());
+    /// let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));
+    /// let run = idempotency.run(&key, &fingerprint, |_| unknown()).await;
+    /// assert!(matches!(run, Err(RunError::Unknown(_))));
+    ///
+    /// let retry = idempotency.run(&key, &fingerprint, |_| unknown()).await;
+    /// assert!(matches!(retry, Err(RunError::Interrupted)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub fn at_most_once(store: impl Store + 'static) -> Self {
         Self::new(store, Guarantee::AtMostOnce)
     }
@@ -116,6 +132,30 @@ impl Idempotency {
     /// The hook is asked under a lease of its own. It may say *done* (its value is recorded and
     /// replayed), *not done* (the operation runs), or *unknown*
     /// ([`Interrupted`](RunError::Interrupted), until a later request asks again).
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// let look_up = async |interruption: Interruption| {
+    ///     let charge = interruption.key().child("charge");
+    ///     // Ask the card processor about `charge.as_str()`; here it knows of one.
+    ///     # let _ = charge;
+    ///     match Encoded::json("receipt 1") {
+    ///         Ok(receipt) => Verdict::Done(receipt),
+    ///         Err(_) => Verdict::Unknown,
+    ///     }
+    /// };
+    /// let idempotency = Idempotency::verified(MemoryStore::new(), move |i| look_up(i));
+    /// # let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));
+    /// # let _ = idempotency.run(&key, &fingerprint, |_| unknown()).await;
+    /// // An earlier attempt was interrupted: nothing runs, and the receipt that was found is replayed.
+    /// let retry = idempotency.run(&key, &fingerprint, |_| unknown()).await?;
+    /// assert!(retry.is_replay());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub fn verified(store: impl Store + 'static, hook: impl Verify + 'static) -> Self {
         Self::new(store, Guarantee::Verified(Arc::new(hook)))
     }
@@ -221,6 +261,14 @@ impl Idempotency {
     /// # Errors
     /// [`Misconfigured`](crate::store::ErrorKind::Misconfigured), saying which setting would break
     /// what, and what to set it to.
+    /// ```
+    /// use std::time::Duration;
+    /// # use oncekey::Idempotency;
+    /// # use oncekey_memory::MemoryStore;
+    /// let idempotency = Idempotency::at_least_once(MemoryStore::new()).lease(Duration::ZERO);
+    /// let error = idempotency.validate().unwrap_err();
+    /// assert!(error.to_string().contains("the lease is zero"));
+    /// ```
     pub fn validate(&self) -> Result<(), StoreError> {
         self.inner.settings.check()
     }

@@ -76,6 +76,24 @@ impl Idempotency {
     ///
     /// # Cancel safety, errors, panics
     /// As for [`run`](Self::run).
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// # let idempotency = Idempotency::at_most_once(MemoryStore::new());
+    /// let refused = async || Err::<String, _>(Failure::NotStarted(std::fmt::Error));
+    /// let run = idempotency.run_classified(&key, &fingerprint, |_| refused()).await;
+    /// assert!(matches!(run, Err(RunError::NotStarted(_))));
+    ///
+    /// // Nothing was done, so the next request runs.
+    /// let charge = async || Ok::<_, Failure<std::fmt::Error>>("receipt 1".to_owned());
+    /// let run = idempotency.run_classified(&key, &fingerprint, |_| charge()).await?;
+    /// assert!(!run.is_replay());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn run_classified<T, E, F, Fut>(
         &self,
         key: &Key,
@@ -97,6 +115,19 @@ impl Idempotency {
     ///
     /// # Cancel safety, errors, panics
     /// As for [`run`](Self::run).
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// # let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// let render = async || Ok::<_, Failure<std::io::Error>>(b"%PDF-1.7".as_slice().into());
+    /// let outcome = idempotency.run_bytes(&key, &fingerprint, |_| render()).await?;
+    /// assert_eq!(outcome.value().as_ref(), b"%PDF-1.7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn run_bytes<E, F, Fut>(
         &self,
         key: &Key,

@@ -18,6 +18,21 @@ use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Sto
 /// recorded, *not done* frees the key, *unknown* leaves it interrupted.
 ///
 /// Needs a store that can list ([`Store::inspect`](crate::store::Store::inspect)).
+/// ```
+/// # use oncekey::*;
+/// # use oncekey_memory::MemoryStore;
+/// # futures::executor::block_on(async {
+/// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+/// # let fingerprint = Fingerprint::of("100 EUR");
+/// let idempotency = Idempotency::at_most_once(MemoryStore::new());
+/// # let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));
+/// # let _ = idempotency.run(&key, &fingerprint, |_| unknown()).await;
+/// let look_up = async |_: Interruption| Verdict::NotDone;
+/// let completions = idempotency.completer(move |i| look_up(i)).complete().await?;
+/// assert_eq!(completions.not_done, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Completer {
     engine: Arc<Inner>,

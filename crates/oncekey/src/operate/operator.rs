@@ -98,6 +98,26 @@ impl Operator {
     ///
     /// # Errors
     /// Those of [`Store::settle`](crate::store::Store::settle).
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// use oncekey::store::{Expected, Fenced};
+    /// let idempotency = Idempotency::at_most_once(MemoryStore::new());
+    /// # let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));
+    /// # let _ = idempotency.run(&key, &fingerprint, |_| unknown()).await;
+    /// let operator = idempotency.operator();
+    /// let interrupted = operator.inspect(&key).await?.expect("an attempt was interrupted");
+    /// assert!(interrupted.state.is_interrupted());
+    ///
+    /// // Somebody has found out that nothing happened.
+    /// let expected = Expected::Token(interrupted.record.token);
+    /// assert_eq!(operator.settle_not_done(&key, expected).await?, Fenced::Applied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn settle_not_done(
         &self,
         key: &Key,
