@@ -6,8 +6,8 @@ use std::fmt;
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, Change, Claim, ClaimOutcome, Command, Complete, Evict, Fenced, Observed, Record,
-    Renew, Settle, Store, StoreError, Transition, transition,
+    Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, Evict, Expected, Fenced,
+    Observed, Record, Renew, Settle, Store, StoreError, Transition, transition,
 };
 
 use super::legend::Legend;
@@ -78,10 +78,21 @@ impl Operation {
         }
     }
 
-    /// Whether it can change anything.
-    #[must_use]
-    pub const fn is_write(&self) -> bool {
-        !matches!(self, Self::Get)
+    /// The attempt that it is about, where it names one.
+    pub(super) const fn attempt(&self) -> Option<AttemptId> {
+        match self {
+            Self::Claim(claim) => Some(claim.attempt),
+            Self::Renew(renew) => Some(renew.grant.attempt),
+            Self::Complete(complete) => Some(complete.grant.attempt),
+            Self::Abandon(abandon) => Some(abandon.grant.attempt),
+            Self::Settle(Settle { expected, .. }) | Self::Evict(Evict { expected, .. }) => {
+                match expected {
+                    Expected::Attempt(attempt) => Some(*attempt),
+                    Expected::Token(_) | Expected::Any => None,
+                }
+            }
+            Self::Get => None,
+        }
     }
 }
 

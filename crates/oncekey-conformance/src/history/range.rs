@@ -39,9 +39,7 @@ impl Window {
     pub fn widened(self, by: Duration) -> Self {
         let by_micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         Self {
-            earliest: Timestamp::from_micros(
-                self.earliest.as_micros().saturating_sub(by_micros),
-            ),
+            earliest: Timestamp::from_micros(self.earliest.as_micros().saturating_sub(by_micros)),
             latest: self.latest.saturating_add(by),
         }
     }
@@ -142,11 +140,7 @@ pub(crate) fn may_be_gone(record: &Range<Option<Record>>, now: Timestamp) -> boo
     low.is_some_and(|record| record.is_purgeable(now))
 }
 
-fn decisions(
-    operation: &Operation,
-    record: &Range<Option<Record>>,
-    clock: Window,
-) -> Vec<Allowed> {
+fn decisions(operation: &Operation, record: &Range<Option<Record>>, clock: Window) -> Vec<Allowed> {
     let mut found: Vec<Allowed> = Vec::new();
     let ends: &[_] = if record.low == record.high {
         &[&record.low]
@@ -156,9 +150,9 @@ fn decisions(
     for now in decisive_moments(ends, clock) {
         for &record in ends {
             let (answer, after) = operation.apply(record.as_ref(), now);
-            let same_shape = found.iter_mut().find(|one| {
-                one.answer.has_shape_of(&answer) && one.after.has_shape_of(&after)
-            });
+            let same_shape = found
+                .iter_mut()
+                .find(|one| one.answer.has_shape_of(&answer) && one.after.has_shape_of(&after));
             match same_shape {
                 Some(one) => {
                     one.answer.widen(&answer);
@@ -180,7 +174,11 @@ fn decisive_moments(ends: &[&Option<Record>], clock: Window) -> Vec<Timestamp> {
     for record in ends.iter().filter_map(|record| record.as_ref()) {
         if let Some(change) = next_change(record) {
             let just_before = Timestamp::from_micros(change.as_micros().saturating_sub(1));
-            moments.extend([just_before, change].into_iter().filter(|at| clock.contains(*at)));
+            moments.extend(
+                [just_before, change]
+                    .into_iter()
+                    .filter(|at| clock.contains(*at)),
+            );
         }
     }
     moments.sort_unstable();

@@ -1,0 +1,39 @@
+//! Which random choices are made: the same every time, unless the environment asks for others.
+
+use std::env;
+
+use crate::Violation;
+
+/// `ONCEKEY_SEED`: the first seed. `ONCEKEY_SEEDS`: how many in a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seeds {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
+impl Seeds {
+    /// What the environment asks for, or `count` seeds from a fixed one.
+    pub(crate) fn from_env(count: u64) -> Result<Self, Violation> {
+        Ok(Self {
+            first: number("ONCEKEY_SEED")?.unwrap_or(5_000),
+            count: number("ONCEKEY_SEEDS")?.unwrap_or(count),
+        })
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = u64> + Send {
+        (0..self.count).map(move |offset| self.first.wrapping_add(offset))
+    }
+}
+
+fn number(variable: &str) -> Result<Option<u64>, Violation> {
+    let Ok(value) = env::var(variable) else {
+        return Ok(None);
+    };
+    match value.parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(Violation::new(
+            format!("{variable}, where it is set, to be a whole number"),
+            value,
+        )),
+    }
+}
