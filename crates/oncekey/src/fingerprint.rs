@@ -46,9 +46,7 @@ impl Fingerprint {
 
     /// A builder that digests with SHA-256.
     pub fn builder() -> FingerprintBuilder {
-        FingerprintBuilder {
-            state: State::Plain(Sha256::new()),
-        }
+        FingerprintBuilder { state: State::Plain(Sha256::new()) }
     }
 
     /// A builder that digests with HMAC-SHA-256 under `secret`, at least 16 bytes.
@@ -56,9 +54,7 @@ impl Fingerprint {
     /// # Errors
     /// [`KeyError::SecretTooShort`] when the secret is shorter.
     pub fn keyed(secret: impl AsRef<[u8]>) -> Result<FingerprintBuilder, KeyError> {
-        keyed_mac(secret.as_ref()).map(|mac| FingerprintBuilder {
-            state: State::Keyed(mac),
-        })
+        keyed_mac(secret.as_ref()).map(|mac| FingerprintBuilder { state: State::Keyed(mac) })
     }
 
     /// The fingerprint of a request that is fully described by its body.
@@ -92,9 +88,7 @@ impl Fingerprint {
 impl fmt::Debug for Fingerprint {
     /// Shows the algorithm only: a digest of a guessable request gives the request away.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fingerprint")
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
+        f.debug_struct("Fingerprint").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 

@@ -90,9 +90,7 @@ impl Key {
         let mut bytes = Vec::with_capacity(scope.prefix.len() + id.len());
         bytes.extend_from_slice(&scope.prefix);
         bytes.extend_from_slice(id);
-        Ok(Self {
-            bytes: bytes.into(),
-        })
+        Ok(Self { bytes: bytes.into() })
     }
 
     /// The injective encoding of scope and key: what a store uses as its primary key.
@@ -113,13 +111,7 @@ impl Key {
                 .is_some_and(|id| (1..=Self::MAX_ID_LEN).contains(&id.len())),
             _ => false,
         };
-        if valid {
-            Ok(Self {
-                bytes: bytes.into(),
-            })
-        } else {
-            Err(KeyError::Malformed)
-        }
+        if valid { Ok(Self { bytes: bytes.into() }) } else { Err(KeyError::Malformed) }
     }
 
     /// A key for a call that this operation makes to somebody else, for example a card processor.
@@ -231,18 +223,11 @@ impl KeyHasher {
         if key.bytes.first() == Some(&FORM_HASHED) {
             return key.clone();
         }
-        let digest = self
-            .mac
-            .clone()
-            .chain_update(&key.bytes)
-            .finalize()
-            .into_bytes();
+        let digest = self.mac.clone().chain_update(&key.bytes).finalize().into_bytes();
         let mut bytes = [0; 33];
         bytes[0] = FORM_HASHED;
         bytes[1..].copy_from_slice(&digest);
-        Key {
-            bytes: bytes.as_slice().into(),
-        }
+        Key { bytes: bytes.as_slice().into() }
     }
 }
 
@@ -255,10 +240,7 @@ impl fmt::Debug for KeyHasher {
 
 /// A keyed hash over SHA-256, refusing secrets that can be guessed.
 pub(crate) fn keyed_mac(secret: &[u8]) -> Result<Hmac<Sha256>, KeyError> {
-    let too_short = KeyError::SecretTooShort {
-        len: secret.len(),
-        min: KeyHasher::MIN_SECRET_LEN,
-    };
+    let too_short = KeyError::SecretTooShort { len: secret.len(), min: KeyHasher::MIN_SECRET_LEN };
     if secret.len() < KeyHasher::MIN_SECRET_LEN {
         return Err(too_short);
     }

@@ -60,12 +60,7 @@ impl Idempotency {
             on_retired: settings.on_retired(),
         };
         let started = settings.timer.now();
-        Ok(Prepared {
-            engine: Arc::clone(engine),
-            key: settings.stored_key(key),
-            claim,
-            started,
-        })
+        Ok(Prepared { engine: Arc::clone(engine), key: settings.stored_key(key), claim, started })
     }
 }
 
@@ -80,10 +75,7 @@ pub struct Prepared {
 
 /// What a transaction may do, by the answer to its claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "run or replay: a store must handle both"
-)]
+#[allow(clippy::exhaustive_enums, reason = "run or replay: a store must handle both")]
 pub enum Admitted<T> {
     /// Do the business writes, then complete under this grant.
     Run {
@@ -119,25 +111,15 @@ impl Prepared {
         outcome: ClaimOutcome,
     ) -> Result<Admitted<T>, RunError<E>> {
         let stored = match outcome {
-            ClaimOutcome::Acquired {
-                grant,
-                number,
-                previous,
-                ..
-            } => {
+            ClaimOutcome::Acquired { grant, number, previous, .. } => {
                 if let Some(previous) = previous {
-                    self.observe(&Event::TakenOver {
-                        cause: previous.cause,
-                        number,
-                    });
+                    self.observe(&Event::TakenOver { cause: previous.cause, number });
                 }
                 return Ok(Admitted::Run { grant, number });
             }
             ClaimOutcome::Replay(stored) => stored,
             ClaimOutcome::Busy { retry_after } => {
-                self.observe(&Event::Busy {
-                    elapsed: self.elapsed(),
-                });
+                self.observe(&Event::Busy { elapsed: self.elapsed() });
                 return Err(RunError::Busy { retry_after });
             }
             ClaimOutcome::Mismatch => {
@@ -155,13 +137,9 @@ impl Prepared {
             // The attempt ran and ended: its transaction is over, one way or the other.
             ClaimOutcome::Spent => return Err(RunError::LeaseLost),
         };
-        self.observe(&Event::Replayed {
-            elapsed: self.elapsed(),
-        });
+        self.observe(&Event::Replayed { elapsed: self.elapsed() });
         let stored = Encoded::from_bytes(stored.ok_or(RunError::NotReplayable)?);
-        Ok(Admitted::Replay(Outcome::replayed(
-            stored.decode().map_err(RunError::Codec)?,
-        )))
+        Ok(Admitted::Replay(Outcome::replayed(stored.decode().map_err(RunError::Codec)?)))
     }
 
     /// What to complete with.
@@ -182,19 +160,12 @@ impl Prepared {
 
     /// The result of a run whose transaction committed, as attempt `number` in a row.
     pub fn committed<T>(&self, number: u32, value: T) -> Outcome<T> {
-        self.observe(&Event::Executed {
-            number,
-            elapsed: self.elapsed(),
-        });
+        self.observe(&Event::Executed { number, elapsed: self.elapsed() });
         Outcome::executed(value)
     }
 
     fn elapsed(&self) -> Duration {
-        self.engine
-            .settings
-            .timer
-            .now()
-            .saturating_sub(self.started)
+        self.engine.settings.timer.now().saturating_sub(self.started)
     }
 
     fn observe(&self, event: &Event) {
@@ -205,9 +176,7 @@ impl Prepared {
 impl std::fmt::Debug for Prepared {
     /// Shows neither key nor fingerprint.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared")
-            .field("attempt", &self.claim.attempt)
-            .finish_non_exhaustive()
+        f.debug_struct("Prepared").field("attempt", &self.claim.attempt).finish_non_exhaustive()
     }
 }
 

@@ -180,17 +180,17 @@ impl Attempt {
 
     async fn save_step<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Parked> {
         let unsaved = |error| Parked::Unsaved(StepError::Codec(error));
-        let progress = self
-            .with_steps(|steps| steps.put(name, value))
-            .map_err(unsaved)?
-            .map_err(unsaved)?;
+        let progress =
+            self.with_steps(|steps| steps.put(name, value)).map_err(unsaved)?.map_err(unsaved)?;
         let settings = &self.shared.engine.settings;
         if progress.data.len() > settings.max_value_len {
             let error = StoreError::new(crate::store::ErrorKind::TooLarge, "save a step")
                 .with_message("all saved steps together exceed the largest value; save less");
             return Err(Parked::Unsaved(StepError::Store(error)));
         }
-        match super::lease::renew(self, Some(progress)).await {
+        // The step ran: saving it is worth one more lease, if nobody else has taken over.
+        let until = self.now().saturating_add(settings.lease);
+        match super::lease::renew(self, Some(progress), until).await {
             Ok(Fenced::Applied) => Ok(()),
             Ok(_) => Err(Parked::LeaseLost),
             Err(error) => Err(Parked::Unsaved(StepError::Store(error))),
@@ -202,11 +202,7 @@ impl Attempt {
         let steps = match &mut *steps {
             Some(steps) => steps,
             none => {
-                let saved = self
-                    .shared
-                    .previous
-                    .as_ref()
-                    .and_then(|it| it.progress.as_ref());
+                let saved = self.shared.previous.as_ref().and_then(|it| it.progress.as_ref());
                 none.insert(Steps::resume(saved)?)
             }
         };
@@ -225,9 +221,7 @@ impl Attempt {
     }
 
     pub(crate) fn take_parked(&self) -> Parked {
-        lock(&self.shared.parked_by)
-            .take()
-            .unwrap_or(Parked::LeaseLost)
+        lock(&self.shared.parked_by).take().unwrap_or(Parked::LeaseLost)
     }
 
     pub(crate) fn engine(&self) -> &Arc<Inner> {
@@ -256,16 +250,12 @@ impl Attempt {
 
     /// The store confirmed the lease until `deadline`; it never gets shorter.
     pub(crate) fn confirm(&self, deadline: Duration) {
-        self.shared
-            .deadline
-            .fetch_max(nanos(deadline), Ordering::AcqRel);
+        self.shared.deadline.fetch_max(nanos(deadline), Ordering::AcqRel);
     }
 
     pub(crate) fn lose(&self) {
         if self.shared.lost.raise() {
-            self.shared.engine.settings.observe(&Event::LeaseLost {
-                number: self.number(),
-            });
+            self.shared.engine.settings.observe(&Event::LeaseLost { number: self.number() });
         }
     }
 }

@@ -60,11 +60,7 @@ impl<'a> Request<'a> {
             on_interrupted: settings.on_interrupted(),
             on_retired: settings.on_retired(),
         };
-        Self {
-            engine,
-            key,
-            question: Question::new(engine, stored_key, claim),
-        }
+        Self { engine, key, question: Question::new(engine, stored_key, claim) }
     }
 
     /// A request for a key as a store has listed it, be it hashed or not.
@@ -98,10 +94,7 @@ impl<'a> Request<'a> {
                 }
                 ClaimOutcome::Spent => {
                     // An operator ended the attempt while its answer was lost. The id is used up.
-                    let claim = Claim {
-                        attempt: self.engine.mint(),
-                        ..self.question.claim
-                    };
+                    let claim = Claim { attempt: self.engine.mint(), ..self.question.claim };
                     self.question = Question::new(self.engine, self.stored_key().clone(), claim);
                     continue;
                 }
@@ -113,10 +106,7 @@ impl<'a> Request<'a> {
 
     async fn adopt(&self) -> Option<Admission> {
         let attempt = self.engine.shared.unanswered.take(self.stored_key())?;
-        let claim = Claim {
-            attempt,
-            ..self.question.claim
-        };
+        let claim = Claim { attempt, ..self.question.claim };
         let mut question = Question::new(self.engine, self.stored_key().clone(), claim);
         question.in_doubt = true;
         match question.send().await {
@@ -132,21 +122,14 @@ impl<'a> Request<'a> {
 
     fn admit(&self, outcome: ClaimOutcome, sent: Duration) -> Result<Admission, Refusal> {
         match outcome {
-            ClaimOutcome::Acquired {
-                grant,
-                number,
-                lease_left,
-                previous,
-            } => {
+            ClaimOutcome::Acquired { grant, number, lease_left, previous } => {
                 // Counted from before the claim was sent: however long the answer took, the store's
                 // deadline is not earlier.
                 let usable = lease_left.saturating_sub(self.engine.settings.margin());
                 let deadline = sent.saturating_add(usable);
                 if let Some(previous) = &previous {
                     let cause = previous.cause;
-                    self.engine
-                        .settings
-                        .observe(&Event::TakenOver { cause, number });
+                    self.engine.settings.observe(&Event::TakenOver { cause, number });
                 }
                 let keys = (self.key, self.stored_key().clone());
                 let attempt = Attempt::new(self.engine, keys, grant, number, previous, deadline);
@@ -179,12 +162,7 @@ struct Question<'a> {
 
 impl<'a> Question<'a> {
     const fn new(engine: &'a Inner, stored_key: Key, claim: Claim) -> Self {
-        Self {
-            engine,
-            stored_key,
-            claim,
-            in_doubt: false,
-        }
+        Self { engine, stored_key, claim, in_doubt: false }
     }
 
     /// Sends the claim until it is answered. Also returns when the answered copy was sent.
@@ -213,10 +191,7 @@ impl<'a> Question<'a> {
                 }
                 Err(error) => {
                     let kind = error.kind();
-                    settings.observe(&Event::StoreFailed {
-                        operation: "claim",
-                        kind,
-                    });
+                    settings.observe(&Event::StoreFailed { operation: "claim", kind });
                     unknown |= kind == ErrorKind::OutcomeUnknown;
                     self.in_doubt = earlier_doubt || unknown;
                     if kind != ErrorKind::OutcomeUnknown || sends == SENDS {
@@ -233,10 +208,7 @@ impl<'a> Question<'a> {
 impl Drop for Question<'_> {
     fn drop(&mut self) {
         if self.in_doubt {
-            self.engine
-                .shared
-                .unanswered
-                .remember(&self.stored_key, self.claim.attempt);
+            self.engine.shared.unanswered.remember(&self.stored_key, self.claim.attempt);
         }
     }
 }

@@ -35,6 +35,9 @@ impl Attempt {
             retention: settings.retention,
             hold: settings.retired_hold(),
         };
+        if !completion.replayable {
+            settings.observe(&Event::NotReplayable { len: completion.value.len() });
+        }
         match self.try_complete(self.grant(), &mut completion).await? {
             Fenced::Applied => Ok(()),
             Fenced::Gone => self.complete_anew(fingerprint, completion).await,
@@ -59,27 +62,19 @@ impl Attempt {
         let mut error = StoreError::new(ErrorKind::OutcomeUnknown, "complete")
             .with_message("the store did not answer for as long as a lease lasts");
         loop {
-            if !completion.replayable {
-                let len = completion.value.len();
-                settings.observe(&Event::NotReplayable { len });
-            }
-            let complete = Complete {
-                grant,
-                completion: completion.clone(),
-            };
+            let complete = Complete { grant, completion: completion.clone() };
             let call = engine.store.complete(self.stored_key(), &complete);
             match within(&*settings.timer, &mut patience, call).await {
                 Some(Ok(fenced)) => return Ok(fenced),
                 Some(Err(failed)) => {
                     let kind = failed.kind();
-                    settings.observe(&Event::StoreFailed {
-                        operation: "complete",
-                        kind,
-                    });
+                    settings.observe(&Event::StoreFailed { operation: "complete", kind });
                     match kind {
                         // The effect happened: keep the fact, if not the value.
                         ErrorKind::TooLarge | ErrorKind::Full if completion.replayable => {
                             completion.replayable = false;
+                            let len = completion.value.len();
+                            settings.observe(&Event::NotReplayable { len });
                             continue;
                         }
                         _ if !failed.is_retryable() => return Err(RecordError::Store(failed)),
@@ -148,18 +143,14 @@ impl Attempt {
         }
         let hold = self.engine().settings.released_hold();
         if self.abandon(Known::NotStarted { hold }).await {
-            self.engine().settings.observe(&Event::Released {
-                number: self.number(),
-            });
+            self.engine().settings.observe(&Event::Released { number: self.number() });
         }
     }
 
     /// Says that the outcome is unknown: nobody need wait for the lease to lapse.
     pub(crate) async fn give_up(&self) {
         if self.abandon(Known::Unknown).await {
-            self.engine().settings.observe(&Event::GaveUp {
-                number: self.number(),
-            });
+            self.engine().settings.observe(&Event::GaveUp { number: self.number() });
         }
     }
 
@@ -171,10 +162,7 @@ impl Attempt {
             let longest = settings.lease.min(LONGEST_ABANDON);
             *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(longest))
         };
-        let abandon = Abandon {
-            grant: self.grant(),
-            known,
-        };
+        let abandon = Abandon { grant: self.grant(), known };
         let mut backoff = Backoff::within(settings.lease);
         for _ in 0..ABANDON_TRIES {
             let call = engine.store.abandon(self.stored_key(), &abandon);
@@ -182,10 +170,7 @@ impl Attempt {
                 Some(Ok(fenced)) => return fenced == Fenced::Applied,
                 Some(Err(error)) => {
                     let kind = error.kind();
-                    settings.observe(&Event::StoreFailed {
-                        operation: "abandon",
-                        kind,
-                    });
+                    settings.observe(&Event::StoreFailed { operation: "abandon", kind });
                     if !error.is_retryable() {
                         return false;
                     }

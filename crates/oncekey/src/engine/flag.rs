@@ -35,11 +35,7 @@ impl Flag {
             waiting.push(context.waker().clone());
         }
         // Raised between the look and the registration: nobody else would tell.
-        if self.is_raised() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.is_raised() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub(crate) async fn wait(&self) {

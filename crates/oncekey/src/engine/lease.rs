@@ -58,7 +58,7 @@ async fn keep(attempt: Attempt) {
             // A step has renewed it meanwhile.
             continue;
         }
-        match renew(&attempt, None).await {
+        match renew(&attempt, None, confirmed).await {
             Ok(Fenced::Applied) => {}
             Ok(_) | Err(_) => {
                 attempt.lose();
@@ -68,34 +68,26 @@ async fn keep(attempt: Attempt) {
     }
 }
 
-/// Renews, and retries what fails until the lease is no longer known to last.
+/// Renews, and retries what fails until `until`, or for as long as the lease is known to last.
 ///
-/// One failed call is no reason to give a lease up, and no call may go on past its end.
+/// One failed call is no reason to give a lease up, and no call goes on for ever. Whether a lease that
+/// lapsed here lives again is for the store to say, so it is asked at least once.
 pub(crate) async fn renew(
     attempt: &Attempt,
     progress: Option<Progress>,
+    until: Duration,
 ) -> Result<Fenced, StoreError> {
     let engine = attempt.engine();
     let settings = &engine.settings;
-    let renewal = Renew {
-        grant: attempt.grant(),
-        lease: settings.lease,
-        progress,
-    };
+    let renewal = Renew { grant: attempt.grant(), lease: settings.lease, progress };
     let mut backoff = Backoff::within(settings.lease);
-    let mut last_error = None;
+    let mut error = StoreError::new(ErrorKind::Timeout, "renew")
+        .with_message("the store did not answer before the lease ended");
     loop {
         let sent = settings.timer.now();
-        let deadline = attempt.deadline();
-        let hung = || {
-            StoreError::new(ErrorKind::Timeout, "renew")
-                .with_message("the store did not answer before the lease ended")
-        };
-        if sent >= deadline {
-            return Err(last_error.unwrap_or_else(hung));
-        }
+        let until = until.max(attempt.deadline());
         let call = engine.store.renew(attempt.stored_key(), &renewal);
-        match within(&*settings.timer, || deadline, call).await {
+        match within(&*settings.timer, || until, call).await {
             Some(Ok(Fenced::Applied)) => {
                 let usable = settings.lease.saturating_sub(settings.margin());
                 attempt.confirm(sent.saturating_add(usable));
@@ -105,18 +97,21 @@ pub(crate) async fn renew(
                 attempt.lose();
                 return Ok(refused);
             }
-            Some(Err(error)) if matches!(error.kind(), ErrorKind::TooLarge) => return Err(error),
-            Some(Err(error)) => {
-                settings.observe(&Event::StoreFailed {
-                    operation: "renew",
-                    kind: error.kind(),
-                });
-                last_error = Some(error);
+            Some(Err(failed)) => {
+                let kind = failed.kind();
+                settings.observe(&Event::StoreFailed { operation: "renew", kind });
+                if kind == ErrorKind::TooLarge {
+                    return Err(failed);
+                }
+                error = failed;
             }
-            None => return Err(last_error.unwrap_or_else(hung)),
+            None => return Err(error),
         }
         let pause = settings.timer.now() + backoff.next(&*settings.random);
-        settings.timer.sleep_until(pause.min(deadline)).await;
+        if pause >= until {
+            return Err(error);
+        }
+        settings.timer.sleep_until(pause).await;
     }
 }
 
@@ -152,17 +147,11 @@ enum Pace {
 impl Backoff {
     /// For tries that make sense for as long as `time`.
     pub(crate) const fn within(time: Duration) -> Self {
-        Self {
-            pace: Pace::Within(time),
-            tries: 0,
-        }
+        Self { pace: Pace::Within(time), tries: 0 }
     }
 
     pub(crate) const fn doubling(first: Duration, max: Duration) -> Self {
-        Self {
-            pace: Pace::Doubling { first, max },
-            tries: 0,
-        }
+        Self { pace: Pace::Doubling { first, max }, tries: 0 }
     }
 
     /// Between half and all of the pause that is due.

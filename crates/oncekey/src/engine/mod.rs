@@ -162,13 +162,7 @@ impl Idempotency {
 
     fn new(store: impl Store + 'static, guarantee: Guarantee) -> Self {
         let settings = Settings::new(guarantee);
-        Self {
-            inner: Arc::new(Inner {
-                store: Arc::new(store),
-                settings,
-                shared: Arc::default(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { store: Arc::new(store), settings, shared: Arc::default() }) }
     }
 
     /// How long a grant lasts unless renewed: how soon a retry can go on after a crash.

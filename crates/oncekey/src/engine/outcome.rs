@@ -14,17 +14,11 @@ pub struct Outcome<T> {
 
 impl<T> Outcome<T> {
     pub(crate) const fn executed(value: T) -> Self {
-        Self {
-            value,
-            replay: false,
-        }
+        Self { value, replay: false }
     }
 
     pub(crate) const fn replayed(value: T) -> Self {
-        Self {
-            value,
-            replay: true,
-        }
+        Self { value, replay: true }
     }
 
     /// What the operation returned.
@@ -46,10 +40,7 @@ impl<T> Outcome<T> {
 /// What an operation that failed knows of what it did, for
 /// [`run_classified`](crate::Idempotency::run_classified).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "nothing was done, or it is unknown: there is no third"
-)]
+#[allow(clippy::exhaustive_enums, reason = "nothing was done, or it is unknown: there is no third")]
 pub enum Failure<E> {
     /// Nothing was done: the key is released, and the next request runs.
     NotStarted(E),

@@ -105,10 +105,7 @@ impl Idempotency {
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
     {
-        run_as(self, key, fingerprint, operation, Encoded::json, |stored| {
-            stored.decode()
-        })
-        .await
+        run_as(self, key, fingerprint, operation, Encoded::json, |stored| stored.decode()).await
     }
 
     /// As [`run_classified`](Self::run_classified), for results that are bytes and stored as they are.
@@ -139,10 +136,7 @@ impl Idempotency {
         Fut: Future<Output = Result<Bytes, Failure<E>>>,
     {
         let encode = |value: &Bytes| Ok(Encoded::raw(value));
-        run_as(self, key, fingerprint, operation, encode, |stored| {
-            stored.decode_raw()
-        })
-        .await
+        run_as(self, key, fingerprint, operation, encode, |stored| stored.decode_raw()).await
     }
 }
 
@@ -215,10 +209,9 @@ async fn admit<E>(
             settings.observe(&Event::Replayed { elapsed: elapsed() });
             return Ok(Admission::Replay(value));
         }
-        Err(Refusal::Busy { retry_after }) => (
-            Event::Busy { elapsed: elapsed() },
-            RunError::Busy { retry_after },
-        ),
+        Err(Refusal::Busy { retry_after }) => {
+            (Event::Busy { elapsed: elapsed() }, RunError::Busy { retry_after })
+        }
         Err(Refusal::Mismatch) => (Event::Mismatch, RunError::Mismatch),
         Err(Refusal::Interrupted) => (Event::Interrupted, RunError::Interrupted),
         Err(Refusal::Retired) => (Event::Retired, RunError::Retired),
@@ -338,9 +331,7 @@ async fn record<E>(
 
 /// Zero if nobody asked when it started.
 fn elapsed(settings: &Settings, started: Option<Duration>) -> Duration {
-    started.map_or(Duration::ZERO, |started| {
-        settings.timer.now().saturating_sub(started)
-    })
+    started.map_or(Duration::ZERO, |started| settings.timer.now().saturating_sub(started))
 }
 
 fn stopped<E>(parked: Parked) -> RunError<E> {

@@ -43,10 +43,7 @@ impl Steps {
         self.saved.insert(name.to_owned(), json);
         self.sequence += 1;
         let data = Encoded::json(&self.saved)?.as_bytes().clone();
-        Ok(Progress {
-            sequence: self.sequence,
-            data,
-        })
+        Ok(Progress { sequence: self.sequence, data })
     }
 }
 

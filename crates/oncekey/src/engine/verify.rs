@@ -35,10 +35,7 @@ where
 
 /// What a [`Verify`] found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "done, not done, or unknown: there is no fourth"
-)]
+#[allow(clippy::exhaustive_enums, reason = "done, not done, or unknown: there is no fourth")]
 pub enum Verdict {
     /// It was done, and this is its result: recorded and replayed.
     Done(Encoded),
@@ -58,11 +55,7 @@ pub struct Interruption {
 
 impl Interruption {
     pub(crate) const fn new(attempt: Attempt, cause: Cause, token: FencingToken) -> Self {
-        Self {
-            attempt,
-            cause,
-            token,
-        }
+        Self { attempt, cause, token }
     }
 
     /// The key of the operation.

@@ -16,7 +16,7 @@ use futures::future::{Either, select};
 
 use super::Inner;
 use super::claim::{Admission, Refusal, Request};
-use super::lease::Backoff;
+use super::lease::{Backoff, within};
 use crate::observe::Event;
 use crate::store::{Store, Subscription};
 use crate::{Fingerprint, Key};
@@ -97,7 +97,9 @@ async fn take_turn(
         if subscription.is_none()
             && let Some(watch) = engine.store.watch()
         {
-            *subscription = watch.subscribe(request.stored_key()).await.ok();
+            let subscribing = watch.subscribe(request.stored_key());
+            let subscribed = within(&*settings.timer, || until, subscribing).await;
+            *subscription = subscribed.and_then(Result::ok);
         }
         let retry_after = match request.ask().await {
             Err(Refusal::Busy { retry_after }) => retry_after,
@@ -108,12 +110,9 @@ async fn take_turn(
             return Err(Refusal::Busy { retry_after });
         }
         // The end of the owner's lease is worth a look of its own.
-        let pause = poll
-            .next(&*settings.random)
-            .min(retry_after.saturating_add(Duration::from_millis(1)));
-        let mut wake = settings
-            .timer
-            .sleep_until(now.saturating_add(pause).min(until));
+        let pause =
+            poll.next(&*settings.random).min(retry_after.saturating_add(Duration::from_millis(1)));
+        let mut wake = settings.timer.sleep_until(now.saturating_add(pause).min(until));
         match subscription {
             Some(subscription) => {
                 select(pin!(subscription.changed()), wake).await;
@@ -140,11 +139,7 @@ impl<'a> Member<'a> {
         let (group, members) = groups.by_request.entry(request.clone()).or_default();
         *members += 1;
         let group = Arc::clone(group);
-        Some(Self {
-            waiters,
-            request,
-            group,
-        })
+        Some(Self { waiters, request, group })
     }
 }
 

@@ -8,6 +8,7 @@ mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "metrics")]
@@ -36,6 +37,12 @@ use crate::store::{Cause, ErrorKind};
 pub trait Observer: Send + Sync {
     /// `event` happened to a run of `operation`.
     fn observe(&self, operation: &str, event: &Event);
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, operation: &str, event: &Event) {
+        (**self).observe(operation, event);
+    }
 }
 
 /// Something that happened to one run, or to the keeping of one store.
@@ -121,10 +128,7 @@ pub enum Event {
 
 /// What a [`Verify`](crate::Verify) said, without the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "the kinds of a verdict, which are closed"
-)]
+#[allow(clippy::exhaustive_enums, reason = "the kinds of a verdict, which are closed")]
 pub enum VerdictKind {
     /// It was done.
     Done,

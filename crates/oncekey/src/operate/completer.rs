@@ -59,12 +59,7 @@ pub struct Completions {
 
 impl Completer {
     pub(super) const fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
-        Self {
-            engine,
-            hook,
-            interval: Duration::from_secs(60),
-            page: 100,
-        }
+        Self { engine, hook, interval: Duration::from_secs(60), page: 100 }
     }
 
     /// The longest pause between two passes; each is shortened by up to half at random. 60 s by default.
@@ -92,24 +87,14 @@ impl Completer {
     pub async fn complete(&self) -> Result<Completions, StoreError> {
         self.engine.settings.check()?;
         let Some(inspect) = self.engine.store.inspect() else {
-            return Err(
-                StoreError::new(ErrorKind::Misconfigured, "complete interrupted keys")
-                    .with_message(
-                        "this store cannot list its keys; settle each by its key instead",
-                    ),
-            );
+            return Err(StoreError::new(ErrorKind::Misconfigured, "complete interrupted keys")
+                .with_message("this store cannot list its keys; settle each by its key instead"));
         };
         let mut completions = Completions::default();
         let mut after: Option<Cursor> = None;
         loop {
             let states = vec![State::Lapsed, State::GaveUp];
-            let page = inspect
-                .list(&Query {
-                    states,
-                    after,
-                    limit: self.page,
-                })
-                .await?;
+            let page = inspect.list(&Query { states, after, limit: self.page }).await?;
             completions.undecodable += page.undecodable;
             for (key, observed) in &page.entries {
                 match self.complete_one(key, observed).await {
@@ -152,16 +137,10 @@ impl Completer {
         let settings = &self.engine.settings;
         loop {
             if let Err(error) = self.complete().await {
-                settings.observe(&Event::StoreFailed {
-                    operation: "list",
-                    kind: error.kind(),
-                });
+                settings.observe(&Event::StoreFailed { operation: "list", kind: error.kind() });
             }
             let pause = jittered(self.interval, &*settings.random);
-            settings
-                .timer
-                .sleep_until(settings.timer.now().saturating_add(pause))
-                .await;
+            settings.timer.sleep_until(settings.timer.now().saturating_add(pause)).await;
         }
     }
 }

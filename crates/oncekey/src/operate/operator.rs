@@ -30,10 +30,7 @@ impl Operator {
     /// # Errors
     /// Those of [`Store::get`](crate::store::Store::get).
     pub async fn inspect(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
-        self.engine
-            .store
-            .get(&self.engine.settings.stored_key(key))
-            .await
+        self.engine.store.get(&self.engine.settings.stored_key(key)).await
     }
 
     /// One page of the keys that are interrupted: nobody is at work on them, and what was done is
@@ -51,20 +48,11 @@ impl Operator {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let Some(inspect) = self.engine.store.inspect() else {
-            return Err(
-                StoreError::new(ErrorKind::Misconfigured, "list interrupted keys").with_message(
-                    "this store cannot list its keys; inspect each by its key instead",
-                ),
-            );
+            return Err(StoreError::new(ErrorKind::Misconfigured, "list interrupted keys")
+                .with_message("this store cannot list its keys; inspect each by its key instead"));
         };
         let states = vec![State::Lapsed, State::GaveUp];
-        inspect
-            .list(&Query {
-                states,
-                after,
-                limit,
-            })
-            .await
+        inspect.list(&Query { states, after, limit }).await
     }
 
     /// Records that the operation of `key` was done, with this result.
@@ -87,8 +75,7 @@ impl Operator {
             retention: settings.retention,
             hold: settings.retired_hold(),
         };
-        self.settle(key, expected, Settlement::Done(completion))
-            .await
+        self.settle(key, expected, Settlement::Done(completion)).await
     }
 
     /// Records that the operation of `key` was not done: the next request runs it.
@@ -124,8 +111,7 @@ impl Operator {
         expected: Expected,
     ) -> Result<Fenced, StoreError> {
         let hold = self.engine.settings.released_hold();
-        self.settle(key, expected, Settlement::NotDone { hold })
-            .await
+        self.settle(key, expected, Settlement::NotDone { hold }).await
     }
 
     async fn settle(
@@ -136,16 +122,7 @@ impl Operator {
     ) -> Result<Fenced, StoreError> {
         self.engine.settings.check()?;
         let key = self.engine.settings.stored_key(key);
-        self.engine
-            .store
-            .settle(
-                &key,
-                &Settle {
-                    expected,
-                    settlement,
-                },
-            )
-            .await
+        self.engine.store.settle(&key, &Settle { expected, settlement }).await
     }
 
     /// Forgets `key`, also its result: the next request runs as if it were the first.
@@ -163,10 +140,7 @@ impl Operator {
         force: bool,
     ) -> Result<Fenced, StoreError> {
         let key = self.engine.settings.stored_key(key);
-        self.engine
-            .store
-            .evict(&key, &Evict { expected, force })
-            .await
+        self.engine.store.evict(&key, &Evict { expected, force }).await
     }
 }
 

@@ -30,11 +30,7 @@ pub struct Sweeper {
 
 impl Sweeper {
     pub(super) const fn new(engine: Arc<Inner>) -> Self {
-        Self {
-            engine,
-            interval: Duration::from_secs(60),
-            batch: 1_000,
-        }
+        Self { engine, interval: Duration::from_secs(60), batch: 1_000 }
     }
 
     /// The longest pause between two sweeps; each is shortened by up to half at random. 60 s by default.
@@ -77,16 +73,10 @@ impl Sweeper {
         let settings = &self.engine.settings;
         loop {
             if let Err(error) = self.sweep().await {
-                settings.observe(&Event::StoreFailed {
-                    operation: "purge",
-                    kind: error.kind(),
-                });
+                settings.observe(&Event::StoreFailed { operation: "purge", kind: error.kind() });
             }
             let pause = jittered(self.interval, &*settings.random);
-            settings
-                .timer
-                .sleep_until(settings.timer.now().saturating_add(pause))
-                .await;
+            settings.timer.sleep_until(settings.timer.now().saturating_add(pause)).await;
         }
     }
 }

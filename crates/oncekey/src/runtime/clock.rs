@@ -1,6 +1,7 @@
 //! Points in time as a store keeps them, and the clock that in-process stores read.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970, by the clock of a store.
@@ -17,11 +18,7 @@ impl Timestamp {
     /// The point `micros` microseconds after 1970, at most [`MAX`](Self::MAX).
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        if micros > Self::MAX.0 {
-            Self::MAX
-        } else {
-            Self(micros)
-        }
+        if micros > Self::MAX.0 { Self::MAX } else { Self(micros) }
     }
 
     /// Microseconds since 1970.
@@ -46,11 +43,7 @@ impl Timestamp {
 
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::MAX {
-            f.write_str("never")
-        } else {
-            write!(f, "{}us", self.0)
-        }
+        if *self == Self::MAX { f.write_str("never") } else { write!(f, "{}us", self.0) }
     }
 }
 
@@ -61,6 +54,12 @@ impl fmt::Debug for Timestamp {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now.
     fn now(&self) -> Timestamp;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
 }
 
 /// The operating system's wall clock.
@@ -78,9 +77,7 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::default().saturating_add(since)
     }
 }

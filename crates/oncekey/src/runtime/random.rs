@@ -3,12 +3,19 @@
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A source of numbers that are never handed out twice.
 pub trait Random: Send + Sync + fmt::Debug {
     /// 128 bits, different from any that any process of the system ever got.
     fn next(&self) -> u128;
+}
+
+impl<R: Random + ?Sized> Random for Arc<R> {
+    fn next(&self) -> u128 {
+        (**self).next()
+    }
 }
 
 /// The default: a random seed per thread, counted up and mixed.
@@ -80,18 +87,13 @@ impl SeededRandom {
     /// The numbers that follow from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self {
-            state: AtomicU64::new(seed),
-        }
+        Self { state: AtomicU64::new(seed) }
     }
 
     /// `SplitMix64`.
     fn next_half(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut bits = self
-            .state
-            .fetch_add(STEP, Ordering::Relaxed)
-            .wrapping_add(STEP);
+        let mut bits = self.state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)

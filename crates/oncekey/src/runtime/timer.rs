@@ -25,6 +25,16 @@ pub trait Timer: Send + Sync + fmt::Debug {
     fn sleep_until(&self, at: Duration) -> Sleep;
 }
 
+impl<T: Timer + ?Sized> Timer for Arc<T> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+
+    fn sleep_until(&self, at: Duration) -> Sleep {
+        (**self).sleep_until(at)
+    }
+}
+
 /// The default: one thread for the whole process, started at the first sleep, for any runtime.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
@@ -120,10 +130,7 @@ struct Queue {
 
 fn alarms() -> &'static Alarms {
     static ALARMS: OnceLock<Alarms> = OnceLock::new();
-    ALARMS.get_or_init(|| Alarms {
-        queue: Mutex::default(),
-        changed: Condvar::new(),
-    })
+    ALARMS.get_or_init(|| Alarms { queue: Mutex::default(), changed: Condvar::new() })
 }
 
 impl Alarms {
@@ -159,10 +166,7 @@ impl Alarms {
                     let woken = self.changed.wait_timeout(queue, timeout);
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .changed
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -183,17 +187,12 @@ impl TimerClock {
     #[must_use]
     pub fn new(timer: Arc<dyn Timer>, start: Timestamp) -> Self {
         let origin = timer.now();
-        Self {
-            timer,
-            start,
-            origin,
-        }
+        Self { timer, start, origin }
     }
 }
 
 impl Clock for TimerClock {
     fn now(&self) -> Timestamp {
-        self.start
-            .saturating_add(self.timer.now().saturating_sub(self.origin))
+        self.start.saturating_add(self.timer.now().saturating_sub(self.origin))
     }
 }

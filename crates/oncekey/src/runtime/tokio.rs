@@ -18,9 +18,7 @@ impl TokioTimer {
     /// A timer whose origin is now.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 

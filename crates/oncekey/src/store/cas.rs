@@ -108,10 +108,7 @@ impl From<u64> for Version {
 
 /// An entry as loaded.
 #[derive(Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "what `load` returns by contract; stores build it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "what `load` returns by contract; stores build it")]
 pub struct Versioned {
     /// Which write it is of.
     pub version: Version,
@@ -167,17 +164,13 @@ impl<C: CompareAndSwap> CasStore<C> {
                 // With a swap in the dark, a failed load must not read as "not applied".
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
-            let record = found
-                .as_ref()
-                .map(|found| Record::decode(&found.bytes))
-                .transpose()?;
+            let record = found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()?;
             let decided = transition(record.as_ref(), command, now);
             let new = match decided.change {
                 Change::Keep => return Ok(decided.outcome),
-                Change::Put(record) => Some(Entry {
-                    bytes: record.encode(),
-                    forget_at: record.forget_at,
-                }),
+                Change::Put(record) => {
+                    Some(Entry { bytes: record.encode(), forget_at: record.forget_at })
+                }
                 Change::Remove => None,
             };
             let expected = found.as_ref().map(|found| &found.version);
@@ -238,10 +231,7 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
 
     async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
         let (found, now) = self.storage.load(key.as_bytes()).await?;
-        let record = found
-            .as_ref()
-            .map(|found| Record::decode(&found.bytes))
-            .transpose()?;
+        let record = found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()?;
         Ok(record.map(|record| Observed::new(record, now)))
     }
 
@@ -257,10 +247,7 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Purged {
-            removed,
-            more: limit > 0 && removed > 0 && keys.len() >= limit,
-        })
+        Ok(Purged { removed, more: limit > 0 && removed > 0 && keys.len() >= limit })
     }
 
     fn watch(&self) -> Option<&dyn Watch> {

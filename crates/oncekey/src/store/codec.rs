@@ -43,14 +43,8 @@ impl Record {
             Status::InProgress { .. } => tag::IN_PROGRESS,
             Status::GaveUp => tag::GAVE_UP,
             Status::Released => tag::RELEASED,
-            Status::Completed {
-                value: StoredValue::Replayable(_),
-                ..
-            } => tag::COMPLETED,
-            Status::Completed {
-                value: StoredValue::Digest(_),
-                ..
-            } => tag::COMPLETED_DIGEST,
+            Status::Completed { value: StoredValue::Replayable(_), .. } => tag::COMPLETED,
+            Status::Completed { value: StoredValue::Digest(_), .. } => tag::COMPLETED_DIGEST,
         });
         out.put_u8(self.fingerprint.algorithm());
         out.put_slice(self.fingerprint.digest());
@@ -61,10 +55,7 @@ impl Record {
         match &self.status {
             Status::InProgress { deadline } => out.put_u64(deadline.as_micros()),
             Status::GaveUp | Status::Released => {}
-            Status::Completed {
-                value,
-                retained_until,
-            } => {
+            Status::Completed { value, retained_until } => {
                 out.put_u64(retained_until.as_micros());
                 match value {
                     StoredValue::Replayable(value) => put_bytes(&mut out, value),
@@ -122,17 +113,10 @@ impl Record {
 
     fn variable_len(&self) -> usize {
         let value = match &self.status {
-            Status::Completed {
-                value: StoredValue::Replayable(value),
-                ..
-            } => value.len(),
+            Status::Completed { value: StoredValue::Replayable(value), .. } => value.len(),
             _ => 0,
         };
-        value
-            + self
-                .progress
-                .as_ref()
-                .map_or(0, |progress| progress.data.len())
+        value + self.progress.as_ref().map_or(0, |progress| progress.data.len())
     }
 }
 
@@ -147,9 +131,7 @@ fn parse(mut body: Bytes) -> Option<Record> {
     let number = body.try_get_u32().ok()?;
     let forget_at = take_timestamp(&mut body)?;
     let status = match status {
-        tag::IN_PROGRESS => Status::InProgress {
-            deadline: take_timestamp(&mut body)?,
-        },
+        tag::IN_PROGRESS => Status::InProgress { deadline: take_timestamp(&mut body)? },
         tag::GAVE_UP => Status::GaveUp,
         tag::RELEASED => Status::Released,
         tag::COMPLETED | tag::COMPLETED_DIGEST => {
@@ -159,10 +141,7 @@ fn parse(mut body: Bytes) -> Option<Record> {
             } else {
                 StoredValue::Digest(take_array(&mut body)?)
             };
-            Status::Completed {
-                value,
-                retained_until,
-            }
+            Status::Completed { value, retained_until }
         }
         _ => return None,
     };
@@ -174,19 +153,13 @@ fn parse(mut body: Bytes) -> Option<Record> {
     };
     let previous = match cause {
         None => None,
-        Some(cause) => Some(Replaced {
-            cause,
-            token: take_token(&mut body)?,
-        }),
+        Some(cause) => Some(Replaced { cause, token: take_token(&mut body)? }),
     };
     let progress = match body.try_get_u8().ok()? {
         tag::NONE => None,
         tag::SOME => {
             let sequence = body.try_get_u64().ok()?;
-            Some(Box::new(Progress {
-                sequence,
-                data: take_bytes(&mut body)?,
-            }))
+            Some(Box::new(Progress { sequence, data: take_bytes(&mut body)? }))
         }
         _ => return None,
     };

@@ -84,12 +84,7 @@ impl fmt::Debug for ClaimOutcome {
     /// Shows no stored content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Acquired {
-                grant,
-                number,
-                lease_left,
-                previous,
-            } => f
+            Self::Acquired { grant, number, lease_left, previous } => f
                 .debug_struct("Acquired")
                 .field("grant", grant)
                 .field("number", number)
@@ -98,10 +93,9 @@ impl fmt::Debug for ClaimOutcome {
                 .finish(),
             Self::Replay(Some(value)) => write!(f, "Replay({} bytes)", value.len()),
             Self::Replay(None) => f.write_str("Replay(not kept)"),
-            Self::Busy { retry_after } => f
-                .debug_struct("Busy")
-                .field("retry_after", retry_after)
-                .finish(),
+            Self::Busy { retry_after } => {
+                f.debug_struct("Busy").field("retry_after", retry_after).finish()
+            }
             Self::Mismatch => f.write_str("Mismatch"),
             Self::Interrupted => f.write_str("Interrupted"),
             Self::Retired => f.write_str("Retired"),
@@ -112,10 +106,7 @@ impl fmt::Debug for ClaimOutcome {
 
 /// What is known of the interrupted attempt that a grant takes over from.
 #[derive(Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "part of the claim's answer; stores build it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "part of the claim's answer; stores build it")]
 pub struct Previous {
     /// How it ended.
     pub cause: Cause,
@@ -271,10 +262,7 @@ pub enum Fenced {
 
 /// What [`Store::purge`](super::Store::purge) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "what `purge` returns by contract; stores build it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "what `purge` returns by contract; stores build it")]
 pub struct Purged {
     /// How many records were removed.
     pub removed: usize,

@@ -59,12 +59,7 @@ impl StoreError {
     /// An error of `kind` while `operation` was attempted ("claim", "complete", ..).
     #[must_use]
     pub const fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self {
-            kind,
-            operation,
-            message: None,
-            source: None,
-        }
+        Self { kind, operation, message: None, source: None }
     }
 
     /// Adds what exactly is wrong and what to do about it. Must not contain stored content.
@@ -96,10 +91,7 @@ impl StoreError {
     /// Whether the same command, sent again a little later, can succeed without anybody's help.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OutcomeUnknown
-        )
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OutcomeUnknown)
     }
 }
 
@@ -116,8 +108,6 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| source.as_ref() as &(dyn Error + 'static))
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn Error + 'static))
     }
 }

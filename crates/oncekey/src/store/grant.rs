@@ -46,11 +46,7 @@ impl FencingToken {
     /// The token with this number, at most [`MAX`](Self::MAX).
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        if number > Self::MAX.0 {
-            Self::MAX
-        } else {
-            Self(number)
-        }
+        if number > Self::MAX.0 { Self::MAX } else { Self(number) }
     }
 
     /// The number.
@@ -76,10 +72,7 @@ impl fmt::Display for FencingToken {
 ///
 /// Stores compare the attempt id; the token rides along for the outside world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "a pair by definition; stores build and match it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "a pair by definition; stores build and match it")]
 pub struct Grant {
     /// The token of this grant.
     pub token: FencingToken,

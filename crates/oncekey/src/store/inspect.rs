@@ -38,10 +38,7 @@ pub struct Query {
 
 /// One page of a listing.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "what `list` returns by contract; stores build it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "what `list` returns by contract; stores build it")]
 pub struct Page {
     /// The records.
     pub entries: Vec<(Key, Observed)>,

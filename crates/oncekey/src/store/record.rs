@@ -39,10 +39,7 @@ pub struct Record {
 
 /// What became of the attempt that was granted last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "the lifecycle is closed; stores must know all of it"
-)]
+#[allow(clippy::exhaustive_enums, reason = "the lifecycle is closed; stores must know all of it")]
 pub enum Status {
     /// It was granted a lease and has not ended it.
     InProgress {
@@ -64,10 +61,7 @@ pub enum Status {
 
 /// A result, as a record keeps it.
 #[derive(Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "the stored format is closed; stores must know all"
-)]
+#[allow(clippy::exhaustive_enums, reason = "the stored format is closed; stores must know all")]
 pub enum StoredValue {
     /// The very bytes that were completed with; replayed to duplicates.
     Replayable(Bytes),
@@ -118,10 +112,7 @@ impl fmt::Debug for StoredValue {
 
 /// Progress that an attempt saved, so that a takeover need not start over.
 #[derive(Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "the stored format is closed; stores keep all of it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "the stored format is closed; stores keep all of it")]
 pub struct Progress {
     /// Grows with every save of one attempt; 0 for what a takeover inherited.
     pub sequence: u64,
@@ -132,21 +123,13 @@ pub struct Progress {
 impl fmt::Debug for Progress {
     /// Shows the length of the data only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Progress {{ sequence: {}, {} bytes }}",
-            self.sequence,
-            self.data.len()
-        )
+        write!(f, "Progress {{ sequence: {}, {} bytes }}", self.sequence, self.data.len())
     }
 }
 
 /// The interrupted attempt that the last grant took over from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "the stored format is closed; stores keep all of it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "the stored format is closed; stores keep all of it")]
 pub struct Replaced {
     /// How it ended.
     pub cause: Cause,
@@ -156,10 +139,7 @@ pub struct Replaced {
 
 /// How an attempt with an unknown outcome ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "the lifecycle is closed; stores must know all of it"
-)]
+#[allow(clippy::exhaustive_enums, reason = "the lifecycle is closed; stores must know all of it")]
 pub enum Cause {
     /// Its lease lapsed: the owner crashed, hung, or lost its connection.
     Lapsed,
@@ -169,10 +149,7 @@ pub enum Cause {
 
 /// What a record means at a point in time. *Absent* is the lack of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "the lifecycle is closed; every match must be complete"
-)]
+#[allow(clippy::exhaustive_enums, reason = "the lifecycle is closed; every match must be complete")]
 pub enum State {
     /// In progress, and the lease has not lapsed: somebody owns the key.
     Live,
@@ -213,10 +190,7 @@ impl Record {
     /// The last grant.
     #[must_use]
     pub const fn grant(&self) -> Grant {
-        Grant {
-            token: self.token,
-            attempt: self.attempt,
-        }
+        Grant { token: self.token, attempt: self.attempt }
     }
 
     /// Whether purging removes the record at `now`: nobody owns it, no result is retained, and the
@@ -229,10 +203,7 @@ impl Record {
 
 /// A record as read from a store, with what only the store can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "what `get` returns by contract; stores build it"
-)]
+#[allow(clippy::exhaustive_structs, reason = "what `get` returns by contract; stores build it")]
 pub struct Observed {
     /// The record.
     pub record: Record,
@@ -246,10 +217,6 @@ impl Observed {
     /// The record as read at `now`.
     #[must_use]
     pub fn new(record: Record, now: Timestamp) -> Self {
-        Self {
-            state: record.state(now),
-            record,
-            now,
-        }
+        Self { state: record.state(now), record, now }
     }
 }

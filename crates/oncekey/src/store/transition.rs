@@ -16,10 +16,7 @@ use crate::runtime::Timestamp;
 
 /// What a command does to a record, and what it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "the result of the rules; every store takes it apart"
-)]
+#[allow(clippy::exhaustive_structs, reason = "the result of the rules; every store takes it apart")]
 pub struct Transition<O> {
     /// What changes. A refusal changes nothing.
     pub change: Change,
@@ -111,13 +108,7 @@ impl Command for Claim {
             (State::GaveUp | State::Released, true, true) => keep(ClaimOutcome::Spent),
             (State::Released, true, false) => {
                 let number = record.number.saturating_add(1);
-                self.grant(
-                    Record {
-                        number,
-                        ..self.fresh(Some(record), now)
-                    },
-                    now,
-                )
+                self.grant(Record { number, ..self.fresh(Some(record), now) }, now)
             }
             (State::Completed, true, _) => keep(ClaimOutcome::Replay(match &record.status {
                 Status::Completed { value, .. } => value.replay(),
@@ -149,10 +140,7 @@ impl Claim {
         }
         let mut next = self.fresh(Some(record), now);
         next.number = record.number.saturating_add(1);
-        next.previous = Some(Replaced {
-            cause,
-            token: record.token,
-        });
+        next.previous = Some(Replaced { cause, token: record.token });
         next.progress.clone_from(&record.progress);
         if let Some(progress) = &mut next.progress {
             // Sequence numbers count the saves of one attempt.
@@ -164,9 +152,7 @@ impl Claim {
     /// The grant that an earlier copy of this claim got: same token, lease no shorter.
     fn grant_again(&self, record: &Record, now: Timestamp) -> Transition<ClaimOutcome> {
         let mut next = record.clone();
-        extend(&mut next, now, self.lease, |deadline| {
-            deadline.saturating_add(self.hold)
-        });
+        extend(&mut next, now, self.lease, |deadline| deadline.saturating_add(self.hold));
         self.grant(next, now)
     }
 
@@ -178,10 +164,7 @@ impl Claim {
             previous: record.previous.map(|replaced| Previous {
                 cause: replaced.cause,
                 token: replaced.token,
-                progress: record
-                    .progress
-                    .as_ref()
-                    .map(|progress| progress.data.clone()),
+                progress: record.progress.as_ref().map(|progress| progress.data.clone()),
             }),
         };
         put(record, outcome)
@@ -206,16 +189,9 @@ impl Command for Renew {
                 };
                 let forever = record.forget_at == Timestamp::MAX;
                 extend(&mut next, now, self.lease, |deadline| {
-                    if forever {
-                        Timestamp::MAX
-                    } else {
-                        deadline.saturating_add(hold)
-                    }
+                    if forever { Timestamp::MAX } else { deadline.saturating_add(hold) }
                 });
-                let saved = record
-                    .progress
-                    .as_ref()
-                    .map_or(0, |progress| progress.sequence);
+                let saved = record.progress.as_ref().map_or(0, |progress| progress.sequence);
                 if let Some(progress) = &self.progress
                     && progress.sequence > saved
                 {
@@ -259,13 +235,9 @@ impl Command for Abandon {
                 keep(Fenced::Applied)
             }
             // Whoever saved progress did something, whatever it says.
-            (State::Live | State::Lapsed, _) => put(
-                Record {
-                    status: Status::GaveUp,
-                    ..record.clone()
-                },
-                Fenced::Applied,
-            ),
+            (State::Live | State::Lapsed, _) => {
+                put(Record { status: Status::GaveUp, ..record.clone() }, Fenced::Applied)
+            }
             (State::Released, Known::Unknown) | (State::Completed | State::Retired, _) => {
                 keep(Fenced::Lost)
             }
@@ -300,10 +272,7 @@ impl Command for Evict {
         match expected(record, self.expected) {
             Err(outcome) => keep(outcome),
             Ok(record) if record.state(now) == State::Live && !self.force => keep(Fenced::Busy),
-            Ok(_) => Transition {
-                change: Change::Remove,
-                outcome: Fenced::Applied,
-            },
+            Ok(_) => Transition { change: Change::Remove, outcome: Fenced::Applied },
         }
     }
 }
@@ -319,10 +288,9 @@ impl Command for Purge {
 
     fn apply(&self, record: Option<&Record>, now: Timestamp) -> Transition<bool> {
         match record {
-            Some(record) if record.is_purgeable(now) => Transition {
-                change: Change::Remove,
-                outcome: true,
-            },
+            Some(record) if record.is_purgeable(now) => {
+                Transition { change: Change::Remove, outcome: true }
+            }
             _ => keep(false),
         }
     }
@@ -340,10 +308,7 @@ fn finish(record: &Record, completion: &Completion, now: Timestamp) -> Transitio
             let next = Record {
                 previous: None,
                 progress: None,
-                status: Status::Completed {
-                    value,
-                    retained_until,
-                },
+                status: Status::Completed { value, retained_until },
                 forget_at: retained_until.saturating_add(completion.hold),
                 ..*record
             };
@@ -387,11 +352,7 @@ fn expected(record: Option<&Record>, expected: Expected) -> Result<&Record, Fenc
         Expected::Token(token) => record.token == token,
         Expected::Any => true,
     };
-    if matches {
-        Ok(record)
-    } else {
-        Err(Fenced::Lost)
-    }
+    if matches { Ok(record) } else { Err(Fenced::Lost) }
 }
 
 /// Higher than the last token while that is remembered, and the store's clock otherwise, so that
@@ -409,21 +370,13 @@ fn lease_left(record: &Record, now: Timestamp) -> Duration {
 }
 
 fn busy(record: &Record, now: Timestamp) -> ClaimOutcome {
-    ClaimOutcome::Busy {
-        retry_after: lease_left(record, now),
-    }
+    ClaimOutcome::Busy { retry_after: lease_left(record, now) }
 }
 
 fn keep<O>(outcome: O) -> Transition<O> {
-    Transition {
-        change: Change::Keep,
-        outcome,
-    }
+    Transition { change: Change::Keep, outcome }
 }
 
 fn put<O>(record: Record, outcome: O) -> Transition<O> {
-    Transition {
-        change: Change::Put(record),
-        outcome,
-    }
+    Transition { change: Change::Put(record), outcome }
 }
