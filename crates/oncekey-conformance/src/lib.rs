@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod fixture;
+pub mod history;
 mod list;
+pub mod model;
 mod report;
 pub mod rules;
 mod run;
+mod support;
 mod verdict;
 
 pub use fixture::{Capabilities, Capability, Damage, Fixture};

@@ -1,8 +1,32 @@
 //! What the fixture itself promises.
 
-use crate::{Fixture, Verdict, Violation};
+use crate::support::{Trial, ensure, expect};
+use crate::{Capability, Fixture, Verdict};
 
 /// The fixture has the capabilities that its store shows, and its time passes as it is told.
-pub async fn is_what_it_says<F: Fixture>(_fixture: &F) -> Verdict {
-    Err(Violation::new("the rule is written", "it is not yet"))
+pub async fn is_what_it_says<F: Fixture>(fixture: &F) -> Verdict {
+    let trial = Trial::new(fixture).await;
+    let capabilities = fixture.capabilities();
+    expect(
+        "the fixture has Watch if the store has a watch()",
+        capabilities.has(Capability::Watch),
+        trial.store.watch().is_some(),
+    )?;
+    expect(
+        "the fixture has Inspect if the store has an inspect()",
+        capabilities.has(Capability::Inspect),
+        trial.store.inspect().is_some(),
+    )?;
+    let owner = trial.owner().await?;
+    let before = trial.seen(&owner.key).await?.now;
+    trial.pass(trial.times.short).await;
+    let after = trial.seen(&owner.key).await?.now;
+    ensure(
+        after.saturating_since(before) >= trial.times.short,
+        format_args!(
+            "the store's clock goes on by {:?} when told to",
+            trial.times.short
+        ),
+        (before, after),
+    )
 }
