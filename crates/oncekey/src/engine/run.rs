@@ -164,10 +164,16 @@ where
             return Ok(Outcome::replayed(decoded));
         }
     };
-    // The block also catches a panic of the closure itself, before it made a future.
+    // The block also catches a panic of the closure itself, before it made a future, and one of the
+    // code of a user that encodes the value.
     let handed = attempt.clone();
-    let value = match drive(&attempt, async move { operation(handed).await }).await {
-        Driven::Finished(Ok(value)) => value,
+    let work = async move {
+        let value = operation(handed).await?;
+        let encoded = encode(&value);
+        Ok((value, encoded))
+    };
+    let (value, encoded) = match drive(&attempt, work).await {
+        Driven::Finished(Ok(done)) => done,
         Driven::Finished(Err(Failure::NotStarted(error))) => {
             // A hook has said that nothing was done before, either.
             let verified = matches!(engine.settings.guarantee, Guarantee::Verified(_));
@@ -184,7 +190,7 @@ where
         }
         Driven::Panicked(panic) => give_up_and_panic(&attempt, panic).await,
     };
-    let (encoded, replayable) = match encode(&value) {
+    let (encoded, replayable) = match encoded {
         Ok(encoded) => (encoded, true),
         // It ran, and that much can be recorded.
         Err(_) => (Encoded::raw([]), false),
