@@ -11,6 +11,8 @@ use crate::runtime::{ProcessRandom, Random, ThreadTimer, Timer};
 use crate::store::{ErrorKind, OnInterrupted, OnRetired, StoreError};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Stores keep time in microseconds, and some work by the millisecond: less would be nothing.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// As long as any timestamp can say: for ever.
 const FOREVER: Duration = Duration::MAX;
 
@@ -58,19 +60,19 @@ impl Settings {
 
     /// Refuses what would break a promise, before anything runs.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let problem = if self.lease.is_zero() {
-            "the lease is zero, so that every attempt would be interrupted at once; set it to \
-             longer than a renewal takes, for example 30 s"
+        let problem = if self.lease < SHORTEST {
+            "the lease is shorter than a millisecond, so that every attempt would be interrupted at \
+             once; set it to longer than a renewal takes, for example 30 s"
         } else if self.retention < self.lease {
             "the retention is shorter than the lease, so that a result could be forgotten while its \
              request is still being retried; set it to as long as clients may retry"
         } else if self.max_value_len == 0 {
             "the largest value has zero bytes, so that no result could be replayed"
-        } else if self.hold.is_some_and(|hold| hold.is_zero())
+        } else if self.hold.is_some_and(|hold| hold < SHORTEST)
             && !matches!(self.guarantee, Guarantee::AtLeastOnce)
         {
-            "the hold is zero, so that an interrupted key would be forgotten at once and run \
-             again; set it to longer than clients may retry"
+            "the hold is shorter than a millisecond, so that an interrupted key would be forgotten \
+             at once and run again; set it to longer than clients may retry"
         } else {
             return Ok(());
         };
