@@ -14,6 +14,9 @@ use crate::observe::Event;
 use crate::runtime::{Random, Timer};
 use crate::store::{ErrorKind, Fenced, Progress, Renew, Store, StoreError};
 
+/// No lease need be renewed long before it ends, however long it is.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How the work of an attempt ended.
 pub(crate) enum Driven<R> {
     Finished(R),
@@ -52,7 +55,10 @@ async fn keep(attempt: Attempt) {
     loop {
         let confirmed = attempt.deadline();
         let settings = &attempt.engine().settings;
-        let renew_at = confirmed.saturating_sub(settings.lease / 3 * 2);
+        // A deadline can be nearer than a lease that goes beyond the end of time; renewing would then
+        // never move it.
+        let lease = settings.lease.min(LONGEST);
+        let renew_at = confirmed.saturating_sub(lease / 3 * 2);
         settings.timer.sleep_until(renew_at).await;
         if attempt.deadline() > confirmed {
             // A step has renewed it meanwhile.
