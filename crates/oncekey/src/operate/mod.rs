@@ -34,7 +34,9 @@ impl Idempotency {
     }
 }
 
-/// Between half and all of `interval`, so that a fleet does not sweep in step.
+/// Between half and all of `interval`, so that a fleet does not sweep in step. Never nothing: whoever
+/// works at an interval lets others run in between.
 fn jittered(interval: Duration, random: &dyn crate::runtime::Random) -> Duration {
+    let interval = interval.max(Duration::from_millis(1));
     crate::engine::Backoff::doubling(interval, interval).next(random)
 }
