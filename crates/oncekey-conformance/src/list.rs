@@ -7,13 +7,13 @@ use futures::future::BoxFuture;
 
 use crate::{Capability, Fixture, Verdict};
 
-/// Hands the list to the macro `$then` of this crate: subjects with their source file, rules with the
-/// capabilities that they need.
+/// Hands the list to the macro `$then`, by its path in this crate: subjects with their source file,
+/// rules with the capabilities that they need.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __rules {
-    ($then:ident $with:tt) => {
-        $crate::$then! { $with
+    ([$($then:ident)::+] $with:tt) => {
+        $crate::$($then)::+! { $with
             claim "rules/claim.rs" {
                 grants_an_absent_key;
                 refuses_while_the_owner_lives;
@@ -177,6 +177,9 @@ macro_rules! __rules {
             fixture "rules/fixture.rs" {
                 is_what_it_says;
             }
+            model "model/mod.rs" {
+                agrees_with_the_rules;
+            }
         }
     };
 }
@@ -196,27 +199,22 @@ pub struct Rule {
 /// Every rule of the suite, in the order in which they run.
 #[must_use]
 pub fn rules() -> &'static [Rule] {
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-        let mut rules = Vec::new();
-        crate::__rules!(__listing(rules));
-        rules
-    });
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| crate::__rules!([list::listing]()));
     &RULES
 }
 
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __listing {
-    (($rules:ident) $($subject:ident $file:literal {
+macro_rules! listing {
+    (() $($subject:ident $file:literal {
         $($rule:ident $([$($need:ident),+])?;)*
-    })*) => {$($(
-        $rules.push(Rule {
+    })*) => {
+        vec![$($(Rule {
             name: concat!(stringify!($subject), "::", stringify!($rule)),
             doc: doc_of(include_str!($file), stringify!($rule)),
             needs: &[$($(Capability::$need),+)?],
-        });
-    )*)*};
+        },)*)*]
+    };
 }
+pub(crate) use listing;
 
 /// The doc line above the function `rule`: kept there and nowhere else.
 fn doc_of(source: &str, rule: &str) -> String {
@@ -235,19 +233,18 @@ fn doc_of(source: &str, rule: &str) -> String {
 /// A rule as it runs on a fixture.
 pub(crate) type Run<F> = for<'f> fn(&'f F) -> BoxFuture<'f, Verdict>;
 
-/// Every rule with its function, in the order of [`rules`].
+/// The functions of the rules, in the order of [`rules`].
 pub(crate) fn runs<F: Fixture>() -> Vec<Run<F>> {
-    let mut runs: Vec<Run<F>> = Vec::new();
-    crate::__rules!(__functions(runs));
-    runs
+    crate::__rules!([list::functions](F))
 }
 
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __functions {
-    (($runs:ident) $($subject:ident $file:literal {
+macro_rules! functions {
+    (($fixture:ident) $($subject:ident $file:literal {
         $($rule:ident $([$($need:ident),+])?;)*
-    })*) => {$($(
-        $runs.push(|fixture| Box::pin($crate::rules::$subject::$rule(fixture)));
-    )*)*};
+    })*) => {
+        vec![$($(
+            (|fixture| Box::pin(crate::rules::$subject::$rule(fixture))) as Run<$fixture>,
+        )*)*]
+    };
 }
+pub(crate) use functions;

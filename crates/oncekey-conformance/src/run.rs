@@ -39,10 +39,7 @@ pub fn run_all<F: Fixture>(fixture: &F) -> Report {
                 Err(panic) => Outcome::Failed(panicked(panic.as_ref())),
             },
         };
-        Entry {
-            rule: rule.clone(),
-            outcome,
-        }
+        Entry { rule: rule.clone(), outcome }
     });
     Report::new(entries.collect())
 }
@@ -69,20 +66,13 @@ pub fn run_rule<F: Fixture>(name: &str, excused: &[(&str, &str)]) {
         }
     });
     if let Err(Violation { required, observed }) = verdict {
-        panic!(
-            "{name}: {}\n  required: {required}\n  observed: {observed}",
-            rule.doc
-        );
+        panic!("{name}: {}\n  required: {required}\n  observed: {observed}", rule.doc);
     }
 }
 
 fn missing(rule: &Rule, capabilities: &Capabilities) -> Option<Skip> {
-    let missing: Vec<_> = rule
-        .needs
-        .iter()
-        .copied()
-        .filter(|need| !capabilities.has(*need))
-        .collect();
+    let missing: Vec<_> =
+        rule.needs.iter().copied().filter(|need| !capabilities.has(*need)).collect();
     (!missing.is_empty()).then_some(Skip::Missing(missing))
 }
 
@@ -109,10 +99,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Violation {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    Violation::new(
-        "the rule runs to its end",
-        format_args!("a panic: {message}"),
-    )
+    Violation::new("the rule runs to its end", format_args!("a panic: {message}"))
 }
 
 /// One named test for every rule of the suite, on a fixture each: `mod claim { #[test] fn
@@ -154,7 +141,7 @@ macro_rules! suite {
             (concat!(stringify!($subject), "::", stringify!($rule)), $reason)
         }),*];
 
-        $crate::__rules!(__tests ());
+        $crate::__rules!([__tests] ());
     };
 }
 

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, Change, ClaimOutcome, Fenced, Known, Observed, Record, Settle, Settlement, State,
-    Status,
+    Abandon, ClaimOutcome, Fenced, Known, Observed, Record, Settle, Settlement, State, Status,
+    StoreError,
 };
 
-use crate::support::{ANSWER, Answer, Call, Stepped, Trial, broken, ensure, expect, soon, step};
+use crate::history::{Answer, Operation};
+use crate::support::{ANSWER, Stepped, Trial, broken, ensure, expect, soon, step};
 use crate::{Fixture, Verdict, Violation};
 
 /// Awaits of one call at which it is dropped.
@@ -38,7 +40,7 @@ pub async fn a_dropped_call_leaves_nothing_behind<F: Fixture>(fixture: &F) -> Ve
     }
     for case in &dropped {
         let next = async {
-            case.call.send(&*trial.store, &case.key).await?;
+            case.send(&trial).await?;
             let owner = trial.owner().await?;
             trial.complete(&owner, ANSWER).await
         };
@@ -46,11 +48,7 @@ pub async fn a_dropped_call_leaves_nothing_behind<F: Fixture>(fixture: &F) -> Ve
             let required = format_args!("after {:?} was dropped, its handle answers", case.call);
             return broken(required, format_args!("no answer within {PATIENCE:?}"));
         };
-        expect(
-            "a completion after calls were dropped",
-            answer?,
-            Fenced::Applied,
-        )?;
+        expect("a completion after calls were dropped", answer?, Fenced::Applied)?;
     }
     Ok(())
 }
@@ -65,7 +63,7 @@ pub async fn a_dropped_call_happened_or_did_not<F: Fixture>(fixture: &F) -> Verd
             let finished = case.is_dropped(&trial, drop_at).await?;
             let seen = other.store.get(&case.key).await?;
             case.is_whole(seen.as_ref())?;
-            let again = case.call.send(&*other.store, &case.key).await?;
+            let again = case.send(&other).await?;
             ensure(
                 case.is_answered_by(&again),
                 format_args!("{:?}, dropped and sent again, is in force", case.call),
@@ -88,9 +86,9 @@ pub async fn a_dropped_call_disturbs_no_other<F: Fixture>(fixture: &F) -> Verdic
             let other = Case::new(&trial, beside).await?;
             let behind = Case::new(&trial, beside).await?;
             // One that was there before, and one that comes after.
-            let before = step(other.call.send(&*trial.store, &other.key), 1).await;
-            let dropped = step(case.call.send(&*trial.store, &case.key), polls).await;
-            let after = step(behind.call.send(&*trial.store, &behind.key), 1).await;
+            let before = step(other.send(&trial), 1).await;
+            let dropped = step(case.send(&trial), polls).await;
+            let after = step(behind.send(&trial), 1).await;
             let finished = match dropped {
                 Stepped::Done(answer) => answer.map(|_| true)?,
                 Stepped::Paused(mut paused) => {
@@ -114,10 +112,7 @@ pub async fn a_dropped_call_disturbs_no_other<F: Fixture>(fixture: &F) -> Verdic
                 let answer = answer?;
                 ensure(
                     case.is_answered_by(&answer),
-                    format_args!(
-                        "{:?}, beside a call that was dropped, is in force",
-                        case.call
-                    ),
+                    format_args!("{:?}, beside a call that was dropped, is in force", case.call),
                     answer,
                 )?;
             }
@@ -160,7 +155,7 @@ const VERBS: [Verb; 8] = [
 /// A call that the rules allow, on a key of its own.
 struct Case {
     key: Key,
-    call: Call,
+    call: Operation,
     before: Option<Observed>,
 }
 
@@ -169,7 +164,7 @@ impl Case {
         if let Verb::Claim = verb {
             return Ok(Self {
                 key: trial.key(),
-                call: Call::Claim(trial.claim()),
+                call: Operation::Claim(trial.claim()),
                 before: None,
             });
         }
@@ -180,21 +175,24 @@ impl Case {
         };
         let grant = owner.grant;
         let call = match verb {
-            Verb::Claim | Verb::TakeOver => Call::Claim(trial.claim()),
-            Verb::Renew => Call::renew(grant, 3 * long, Some((1, "half"))),
-            Verb::Complete => Call::complete(grant, trial.completion(ANSWER)),
-            Verb::Release => Call::release(grant, 3 * long),
-            Verb::GiveUp => Call::give_up(grant),
+            Verb::Claim | Verb::TakeOver => Operation::Claim(trial.claim()),
+            Verb::Renew => Operation::renew(grant, 3 * long, Some((1, "half"))),
+            Verb::Complete => Operation::complete(grant, trial.completion(ANSWER)),
+            Verb::Release => Operation::release(grant, 3 * long),
+            Verb::GiveUp => Operation::give_up(grant),
             Verb::Settle => {
-                Call::settle(owner.expected(), Settlement::Done(trial.completion(ANSWER)))
+                Operation::settle(owner.expected(), Settlement::Done(trial.completion(ANSWER)))
             }
-            Verb::Evict => Call::evict(owner.expected(), true),
+            Verb::Evict => Operation::evict(owner.expected(), true),
         };
-        Ok(Self {
-            before: Some(trial.seen(&owner.key).await?),
-            key: owner.key,
-            call,
-        })
+        Ok(Self { before: Some(trial.seen(&owner.key).await?), key: owner.key, call })
+    }
+
+    fn send<'a, F: Fixture>(
+        &'a self,
+        trial: &'a Trial<'_, F>,
+    ) -> BoxFuture<'a, Result<Answer, StoreError>> {
+        Box::pin(self.call.send(&*trial.store, &self.key))
     }
 
     /// Sends the call and drops it at the given await. Whether it was finished before that.
@@ -203,7 +201,7 @@ impl Case {
         trial: &Trial<'_, F>,
         (polls, woken): (usize, bool),
     ) -> Result<bool, Violation> {
-        match step(self.call.send(&*trial.store, &self.key), polls).await {
+        match step(self.send(trial), polls).await {
             Stepped::Done(answer) => Ok(answer.map(|_| true)?),
             Stepped::Paused(mut paused) => {
                 if woken {
@@ -222,17 +220,10 @@ impl Case {
             return Ok(());
         }
         let now = after.map_or_else(Timestamp::default, |record| self.decided_at(record));
-        let expected = match self.call.change(before, now) {
-            Change::Keep => before.cloned(),
-            Change::Put(record) => Some(record),
-            Change::Remove => None,
-        };
+        let (_, expected) = self.call.apply(before, now);
         let expected = match (expected, after) {
             // Tokens may come from an earlier estimate of the time.
-            (Some(expected), Some(after)) => Some(Record {
-                token: after.token,
-                ..expected
-            }),
+            (Some(expected), Some(after)) => Some(Record { token: after.token, ..expected }),
             (expected, _) => expected,
         };
         ensure(
@@ -249,28 +240,25 @@ impl Case {
     fn decided_at(&self, record: &Record) -> Timestamp {
         let ago = |then: Timestamp, duration: Duration| {
             Timestamp::default().saturating_add(
-                then.saturating_since(Timestamp::default())
-                    .saturating_sub(duration),
+                then.saturating_since(Timestamp::default()).saturating_sub(duration),
             )
         };
         match (&self.call, &record.status) {
-            (Call::Claim(claim), Status::InProgress { deadline }) => ago(*deadline, claim.lease),
-            (Call::Renew(renew), Status::InProgress { deadline }) => ago(*deadline, renew.lease),
-            (Call::Complete(complete), Status::Completed { retained_until, .. }) => {
+            (Operation::Claim(claim), Status::InProgress { deadline }) => {
+                ago(*deadline, claim.lease)
+            }
+            (Operation::Renew(renew), Status::InProgress { deadline }) => {
+                ago(*deadline, renew.lease)
+            }
+            (Operation::Complete(complete), Status::Completed { retained_until, .. }) => {
                 ago(*retained_until, complete.completion.retention)
             }
             (
-                Call::Settle(Settle {
-                    settlement: Settlement::Done(completion),
-                    ..
-                }),
+                Operation::Settle(Settle { settlement: Settlement::Done(completion), .. }),
                 Status::Completed { retained_until, .. },
             ) => ago(*retained_until, completion.retention),
             (
-                Call::Abandon(Abandon {
-                    known: Known::NotStarted { hold },
-                    ..
-                }),
+                Operation::Abandon(Abandon { known: Known::NotStarted { hold }, .. }),
                 Status::Released,
             ) => ago(record.forget_at, *hold),
             _ => Timestamp::default(),
@@ -280,10 +268,10 @@ impl Case {
     /// The call is in force, by this answer or before it.
     fn is_answered_by(&self, answer: &Answer) -> bool {
         match (&self.call, answer) {
-            (Call::Claim(claim), Answer::Claim(ClaimOutcome::Acquired { grant, .. })) => {
+            (Operation::Claim(claim), Answer::Claim(ClaimOutcome::Acquired { grant, .. })) => {
                 grant.attempt == claim.attempt
             }
-            (Call::Evict(_), Answer::Fenced(fenced)) => {
+            (Operation::Evict(_), Answer::Fenced(fenced)) => {
                 matches!(fenced, Fenced::Applied | Fenced::Gone)
             }
             (_, answer) => *answer == Answer::Fenced(Fenced::Applied),

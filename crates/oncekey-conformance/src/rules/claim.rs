@@ -19,9 +19,7 @@ pub async fn grants_an_absent_key<F: Fixture>(fixture: &F) -> Verdict {
             format_args!("a new grant has its whole lease left, {:?}", claim.lease),
             owner.lease_left,
         )?;
-        trial
-            .is_in("a granted key", &owner.key, State::Live)
-            .await?;
+        trial.is_in("a granted key", &owner.key, State::Live).await?;
     }
     Ok(())
 }
@@ -79,11 +77,7 @@ pub async fn a_refusal_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
     ] {
         let owner = trial.key_in(state).await?;
         for claim in [trial.strict_claim(), trial.other_claim(), owner.claim] {
-            let claim = Claim {
-                lease: longer,
-                hold: longer,
-                ..claim
-            };
+            let claim = Claim { lease: longer, hold: longer, ..claim };
             let before = trial.seen(&owner.key).await?;
             match trial.claims(&owner.key, &claim).await? {
                 // As it should, in some of these cases; other rules know in which.
@@ -106,10 +100,7 @@ pub async fn counts_the_grants_without_a_result<F: Fixture>(fixture: &F) -> Verd
     let gave_up = trial.acquire(&released.key, &trial.claim()).await?;
     expect("the number after a release", gave_up.number, 2)?;
     let _ = trial.give_up(&gave_up).await?;
-    let brief = Claim {
-        lease: trial.times.short,
-        ..trial.claim()
-    };
+    let brief = Claim { lease: trial.times.short, ..trial.claim() };
     let lapsed = trial.acquire(&released.key, &brief).await?;
     expect("the number after giving up", lapsed.number, 3)?;
     trial.pass(trial.times.short).await;

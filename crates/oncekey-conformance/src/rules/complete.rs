@@ -32,9 +32,7 @@ pub async fn after_giving_up<F: Fixture>(fixture: &F) -> Verdict {
 async fn completes<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> Verdict {
     let answer = trial.complete(owner, ANSWER).await?;
     expect("a completion by the last attempt", answer, Fenced::Applied)?;
-    trial
-        .is_in("a completed key", &owner.key, State::Completed)
-        .await?;
+    trial.is_in("a completed key", &owner.key, State::Completed).await?;
     for claim in [trial.claim(), trial.strict_claim()] {
         let outcome = trial.claims(&owner.key, &claim).await?;
         replayed("a claim on a completed key", &outcome, ANSWER)?;
@@ -82,9 +80,5 @@ pub async fn drops_what_was_saved<F: Fixture>(fixture: &F) -> Verdict {
     let _ = trial.complete(&second, ANSWER).await?;
     let record = trial.seen(&first.key).await?.record;
     expect("the progress of a completed record", record.progress, None)?;
-    expect(
-        "the predecessor of a completed record",
-        record.previous,
-        None,
-    )
+    expect("the predecessor of a completed record", record.previous, None)
 }

@@ -3,7 +3,8 @@
 use oncekey::Key;
 use oncekey::store::{AttemptId, Claim, ClaimOutcome, Fenced, State, Store};
 
-use crate::support::{ANSWER, Answer, Call, Race, Trial, acquired, broken, busy, expect, replayed};
+use crate::history::{Answer, Operation};
+use crate::support::{ANSWER, Race, Trial, acquired, broken, busy, expect, replayed};
 use crate::{Fixture, Verdict, Violation};
 
 /// Of simultaneous claims on an absent key, one is granted and the others are busy.
@@ -37,9 +38,7 @@ async fn one_of_three<F: Fixture>(
 ) -> Verdict {
     let claims = [trial.claim(), trial.claim(), trial.claim()];
     let handles = [&*trial.store, other];
-    let answers = race
-        .calls::<F>(handles, key, &claims.map(Call::Claim))
-        .await?;
+    let answers = race.operations::<F>(handles, key, &claims.map(Operation::Claim)).await?;
     let winner = one_is_granted(&claims, &answers)?;
     let seen = trial.seen(key).await?;
     expect("the attempt of the record", seen.record.attempt, winner)
@@ -58,10 +57,7 @@ fn one_is_granted(claims: &[Claim], answers: &[Answer]) -> Result<AttemptId, Vio
     }
     match winners.as_slice() {
         [winner] if losers + 1 == answers.len() => Ok(*winner),
-        _ => broken(
-            "of simultaneous claims, one is Acquired and the others are Busy",
-            answers,
-        ),
+        _ => broken("of simultaneous claims, one is Acquired and the others are Busy", answers),
     }
 }
 
@@ -72,10 +68,8 @@ pub async fn copies_of_a_claim_agree<F: Fixture>(fixture: &F) -> Verdict {
     let mut race = Race::new();
     while race.goes_on() {
         let (key, claim) = (trial.key(), trial.claim());
-        let copies = [claim; 3].map(Call::Claim);
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &key, &copies)
-            .await?;
+        let copies = [claim; 3].map(Operation::Claim);
+        let answers = race.operations::<F>([&*trial.store, &*other], &key, &copies).await?;
         let mut grants = Vec::new();
         for answer in answers {
             let Answer::Claim(outcome) = answer else {
@@ -98,13 +92,11 @@ pub async fn a_completion_never_frees_the_key<F: Fixture>(fixture: &F) -> Verdic
     while race.goes_on() {
         let owner = trial.owner().await?;
         let calls = [
-            Call::complete(owner.grant, trial.completion(ANSWER)),
-            Call::Claim(trial.claim()),
-            Call::Claim(trial.claim()),
+            Operation::complete(owner.grant, trial.completion(ANSWER)),
+            Operation::Claim(trial.claim()),
+            Operation::Claim(trial.claim()),
         ];
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let answers = race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
         for answer in answers {
             match answer {
                 Answer::Fenced(Fenced::Applied) | Answer::Claim(ClaimOutcome::Busy { .. }) => {}
@@ -129,13 +121,12 @@ pub async fn a_release_is_taken_once<F: Fixture>(fixture: &F) -> Verdict {
         let owner = trial.owner().await?;
         let claims = [trial.claim(), trial.claim()];
         let calls = [
-            Call::release(owner.grant, trial.times.long),
-            Call::Claim(claims[0]),
-            Call::Claim(claims[1]),
+            Operation::release(owner.grant, trial.times.long),
+            Operation::Claim(claims[0]),
+            Operation::Claim(claims[1]),
         ];
-        let mut answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let mut answers =
+            race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
         let released = answers.remove(0);
         let what = "a release while others claim";
         expect(what, released, Answer::Fenced(Fenced::Applied))?;
@@ -160,28 +151,20 @@ pub async fn completion_or_takeover<F: Fixture>(fixture: &F) -> Verdict {
     while race.goes_on() {
         let owner = trial.key_in(State::Lapsed).await?;
         let claim = trial.claim();
-        let calls = [
-            Call::complete(owner.grant, trial.completion(ANSWER)),
-            Call::Claim(claim),
-        ];
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let calls =
+            [Operation::complete(owner.grant, trial.completion(ANSWER)), Operation::Claim(claim)];
+        let answers = race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
         let expected = match answers.as_slice() {
-            [
-                Answer::Fenced(Fenced::Lost),
-                Answer::Claim(ClaimOutcome::Acquired { .. }),
-            ] => (claim.attempt, State::Live),
+            [Answer::Fenced(Fenced::Lost), Answer::Claim(ClaimOutcome::Acquired { .. })] => {
+                (claim.attempt, State::Live)
+            }
             [
                 Answer::Fenced(Fenced::Applied),
                 Answer::Claim(ClaimOutcome::Replay(_) | ClaimOutcome::Busy { .. }),
             ] => (owner.claim.attempt, State::Completed),
             _ => {
                 let required = "Applied and a Replay, or Lost and Acquired";
-                return broken(
-                    format_args!("a completion and a takeover: {required}"),
-                    answers,
-                );
+                return broken(format_args!("a completion and a takeover: {required}"), answers);
             }
         };
         let seen = trial.seen(&owner.key).await?;
@@ -199,37 +182,24 @@ pub async fn renewal_or_takeover<F: Fixture>(fixture: &F) -> Verdict {
     while race.goes_on() {
         let owner = trial.key_in(State::Lapsed).await?;
         let claim = trial.claim();
-        let calls = [
-            Call::renew(owner.grant, trial.times.long, None),
-            Call::Claim(claim),
-        ];
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let calls =
+            [Operation::renew(owner.grant, trial.times.long, None), Operation::Claim(claim)];
+        let answers = race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
         let winner = match answers.as_slice() {
-            [
-                Answer::Fenced(Fenced::Lost),
-                Answer::Claim(ClaimOutcome::Acquired { .. }),
-            ] => claim.attempt,
-            [
-                Answer::Fenced(Fenced::Applied),
-                Answer::Claim(ClaimOutcome::Busy { .. }),
-            ] => owner.claim.attempt,
+            [Answer::Fenced(Fenced::Lost), Answer::Claim(ClaimOutcome::Acquired { .. })] => {
+                claim.attempt
+            }
+            [Answer::Fenced(Fenced::Applied), Answer::Claim(ClaimOutcome::Busy { .. })] => {
+                owner.claim.attempt
+            }
             _ => {
                 let required = "Applied and Busy, or Lost and Acquired";
-                return broken(
-                    format_args!("a renewal and a takeover: {required}"),
-                    answers,
-                );
+                return broken(format_args!("a renewal and a takeover: {required}"), answers);
             }
         };
         let seen = trial.seen(&owner.key).await?;
         let what = "the attempt and the state after a renewal and a takeover";
-        expect(
-            what,
-            (seen.record.attempt, seen.state),
-            (winner, State::Live),
-        )?;
+        expect(what, (seen.record.attempt, seen.state), (winner, State::Live))?;
         let outcome = trial.claims(&owner.key, &trial.claim()).await?;
         busy("a claim after a renewal and a takeover", &outcome)?;
     }
@@ -244,10 +214,8 @@ pub async fn one_result_is_recorded<F: Fixture>(fixture: &F) -> Verdict {
     let mut race = Race::new();
     while race.goes_on() {
         let owner = trial.owner().await?;
-        let calls = VALUES.map(|value| Call::complete(owner.grant, trial.completion(value)));
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let calls = VALUES.map(|value| Operation::complete(owner.grant, trial.completion(value)));
+        let answers = race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
         let mut applied = Vec::new();
         let mut conflicts = 0;
         for (value, answer) in VALUES.into_iter().zip(&answers) {

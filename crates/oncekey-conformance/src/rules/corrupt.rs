@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use oncekey::store::{Expected, Fenced, Settlement, State};
 
-use crate::support::{ANSWER, Call, Owner, Trial, corrupt, expect};
+use crate::history::Operation;
+use crate::support::{ANSWER, Owner, Trial, corrupt, expect};
 use crate::{Damage, Fixture, Verdict};
 
-const STATES: [State; 4] = [
-    State::Live,
-    State::GaveUp,
-    State::Released,
-    State::Completed,
-];
+const STATES: [State; 4] = [State::Live, State::GaveUp, State::Released, State::Completed];
 
 /// On a record that was damaged, every command fails as `Corrupt`; it is never taken for absent.
 pub async fn every_command_fails<F: Fixture>(fixture: &F) -> Verdict {
@@ -21,12 +17,7 @@ pub async fn every_command_fails<F: Fixture>(fixture: &F) -> Verdict {
         for state in STATES {
             let owner = trial.key_in(state).await?;
             fixture.damage(&owner.key, damage).await;
-            fails_closed(
-                &trial,
-                &owner,
-                &format!("a {state:?} record after {damage:?}"),
-            )
-            .await?;
+            fails_closed(&trial, &owner, &format!("a {state:?} record after {damage:?}")).await?;
         }
     }
     Ok(())
@@ -38,12 +29,7 @@ pub async fn a_newer_version_fails_too<F: Fixture>(fixture: &F) -> Verdict {
     for state in STATES {
         let owner = trial.key_in(state).await?;
         fixture.damage(&owner.key, Damage::NewerVersion).await;
-        fails_closed(
-            &trial,
-            &owner,
-            &format!("a {state:?} record of a newer version"),
-        )
-        .await?;
+        fails_closed(&trial, &owner, &format!("a {state:?} record of a newer version")).await?;
     }
     Ok(())
 }
@@ -51,17 +37,17 @@ pub async fn a_newer_version_fails_too<F: Fixture>(fixture: &F) -> Verdict {
 async fn fails_closed<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner, on: &str) -> Verdict {
     let (grant, long) = (owner.grant, trial.times.long);
     let calls = [
-        Call::Claim(trial.claim()),
-        Call::Claim(trial.other_claim()),
-        Call::Claim(owner.claim),
-        Call::renew(grant, long, None),
-        Call::complete(grant, trial.completion(ANSWER)),
-        Call::release(grant, long),
-        Call::give_up(grant),
-        Call::settle(Expected::Any, Settlement::Done(trial.completion(ANSWER))),
-        Call::settle(owner.expected(), Settlement::NotDone { hold: long }),
-        Call::evict(owner.expected(), true),
-        Call::evict(Expected::Token(grant.token), true),
+        Operation::Claim(trial.claim()),
+        Operation::Claim(trial.other_claim()),
+        Operation::Claim(owner.claim),
+        Operation::renew(grant, long, None),
+        Operation::complete(grant, trial.completion(ANSWER)),
+        Operation::release(grant, long),
+        Operation::give_up(grant),
+        Operation::settle(Expected::Any, Settlement::Done(trial.completion(ANSWER))),
+        Operation::settle(owner.expected(), Settlement::NotDone { hold: long }),
+        Operation::evict(owner.expected(), true),
+        Operation::evict(Expected::Token(grant.token), true),
     ];
     for call in calls {
         let answer = call.send(&*trial.store, &owner.key).await;
@@ -80,11 +66,7 @@ pub async fn evict_any_removes_it<F: Fixture>(fixture: &F) -> Verdict {
         let answer = trial.evict(&owner.key, Expected::Any, false).await?;
         let what = &format!("an eviction of whatever is there after {damage:?}");
         expect(what, answer, Fenced::Applied)?;
-        expect(
-            "an evicted record",
-            trial.store.get(&owner.key).await?,
-            None,
-        )?;
+        expect("an evicted record", trial.store.get(&owner.key).await?, None)?;
         let next = trial.acquire(&owner.key, &trial.other_claim()).await?;
         expect("the number after an eviction", next.number, 1)?;
     }
@@ -95,13 +77,9 @@ pub async fn evict_any_removes_it<F: Fixture>(fixture: &F) -> Verdict {
 pub async fn spares_other_keys<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let mut over = Vec::new();
-    for damage in [
-        None,
-        Some(Damage::FlipBit),
-        Some(Damage::Truncate),
-        Some(Damage::NewerVersion),
-        None,
-    ] {
+    for damage in
+        [None, Some(Damage::FlipBit), Some(Damage::Truncate), Some(Damage::NewerVersion), None]
+    {
         let owner = trial.owner().await?;
         let _ = trial.release_for(&owner, Duration::ZERO).await?;
         match damage {
@@ -117,9 +95,5 @@ pub async fn spares_other_keys<F: Fixture>(fixture: &F) -> Verdict {
     }
     let owner = trial.owner().await?;
     let answer = trial.complete(&owner, ANSWER).await?;
-    expect(
-        "a completion beside damaged records",
-        answer,
-        Fenced::Applied,
-    )
+    expect("a completion beside damaged records", answer, Fenced::Applied)
 }

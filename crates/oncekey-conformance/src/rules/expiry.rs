@@ -12,10 +12,7 @@ use crate::{Fixture, Verdict};
 /// A lease lives until its deadline and has lapsed when the clock shows the deadline.
 pub async fn a_lease_lapses_at_its_deadline<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let claim = Claim {
-        lease: trial.times.short,
-        ..trial.claim()
-    };
+    let claim = Claim { lease: trial.times.short, ..trial.claim() };
     let owner = trial.acquire(&trial.key(), &claim).await?;
     around(&trial, &owner.key, |outcome, over| {
         if over {
@@ -35,15 +32,10 @@ pub async fn a_lapsed_lease_is_taken_over<F: Fixture>(fixture: &F) -> Verdict {
     let second = trial.acquire(&first.key, &trial.claim()).await?;
     ensure(
         second.lease_left > second.claim.lease / 2,
-        format_args!(
-            "a takeover has its whole lease left, {:?}",
-            second.claim.lease
-        ),
+        format_args!("a takeover has its whole lease left, {:?}", second.claim.lease),
         second.lease_left,
     )?;
-    trial
-        .is_in("a key that was taken over", &first.key, State::Live)
-        .await?;
+    trial.is_in("a key that was taken over", &first.key, State::Live).await?;
     let outcome = trial.claims(&first.key, &trial.claim()).await?;
     busy("a claim on a key that was taken over", &outcome).map(drop)
 }
@@ -51,24 +43,13 @@ pub async fn a_lapsed_lease_is_taken_over<F: Fixture>(fixture: &F) -> Verdict {
 /// A takeover says how the attempt before it ended, and its token.
 pub async fn a_takeover_says_what_it_replaced<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for (state, cause) in [
-        (State::Lapsed, Cause::Lapsed),
-        (State::GaveUp, Cause::GaveUp),
-    ] {
+    for (state, cause) in [(State::Lapsed, Cause::Lapsed), (State::GaveUp, Cause::GaveUp)] {
         let mut last = trial.key_in(state).await?;
         let mut expected = cause;
         for _ in 0..2 {
             let next = trial.acquire(&last.key, &trial.claim()).await?;
-            let previous = Previous {
-                cause: expected,
-                token: last.grant.token,
-                progress: None,
-            };
-            expect(
-                "the predecessor of a takeover",
-                next.previous.clone(),
-                Some(previous),
-            )?;
+            let previous = Previous { cause: expected, token: last.grant.token, progress: None };
+            expect("the predecessor of a takeover", next.previous.clone(), Some(previous))?;
             let _ = trial.give_up(&next).await?;
             expected = Cause::GaveUp;
             last = next;
@@ -106,9 +87,7 @@ pub async fn a_takeover_numbers_its_progress_anew<F: Fixture>(fixture: &F) -> Ve
 }
 
 fn inherits(previous: &Option<Previous>, data: &'static str) -> Verdict {
-    let progress = previous
-        .as_ref()
-        .and_then(|previous| previous.progress.clone());
+    let progress = previous.as_ref().and_then(|previous| previous.progress.clone());
     ensure(
         progress.as_deref() == Some(data.as_bytes()),
         format_args!("a takeover inherits the progress {data:?}"),
@@ -143,19 +122,14 @@ pub async fn a_lapsed_key_is_remembered_for_its_hold<F: Fixture>(fixture: &F) ->
     )?;
     trial.pass(trial.times.short).await;
     trial.purge_all().await?;
-    trial
-        .unchanged("a purge within the hold", &owner.key, &seen)
-        .await
+    trial.unchanged("a purge within the hold", &owner.key, &seen).await
 }
 
 /// A result is replayed until its retention ends, and not after.
 pub async fn a_result_is_replayed_until_its_retention_ends<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let completion = Completion {
-        retention: trial.times.short,
-        ..trial.completion(ANSWER)
-    };
+    let completion = Completion { retention: trial.times.short, ..trial.completion(ANSWER) };
     let _ = trial.complete_as(&owner, completion).await?;
     around(&trial, &owner.key, |outcome, over| {
         if over {
@@ -173,24 +147,15 @@ pub async fn a_retired_key_is_as_new<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let retired = trial.key_in(State::Retired).await?;
     let next = trial.acquire(&retired.key, &trial.claim()).await?;
-    expect(
-        "the predecessor after a retired result",
-        next.previous,
-        None,
-    )?;
-    trial
-        .is_in("a retired key that was claimed", &next.key, State::Live)
-        .await
+    expect("the predecessor after a retired result", next.previous, None)?;
+    trial.is_in("a retired key that was claimed", &next.key, State::Live).await
 }
 
 /// A claim that asks to be told gets `Retired` while a retired key is remembered.
 pub async fn a_retired_key_is_told_if_asked<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let retired = trial.key_in(State::Retired).await?;
-    let other = Claim {
-        fingerprint: trial.other_claim().fingerprint,
-        ..trial.strict_claim()
-    };
+    let other = Claim { fingerprint: trial.other_claim().fingerprint, ..trial.strict_claim() };
     for claim in [trial.strict_claim(), other] {
         let outcome = trial.claims(&retired.key, &claim).await?;
         let what = "a claim on a retired key that asks to be told";
@@ -203,30 +168,15 @@ pub async fn a_retired_key_is_told_if_asked<F: Fixture>(fixture: &F) -> Verdict 
 pub async fn months_are_counted<F: Fixture>(fixture: &F) -> Verdict {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let trial = Trial::new(fixture).await;
-    let claim = Claim {
-        lease: 60 * DAY,
-        hold: 400 * DAY,
-        ..trial.claim()
-    };
+    let claim = Claim { lease: 60 * DAY, hold: 400 * DAY, ..trial.claim() };
     let lapsing = trial.acquire(&trial.key(), &claim).await?;
     let retiring = trial.owner().await?;
-    let completion = Completion {
-        retention: 60 * DAY,
-        hold: 400 * DAY,
-        ..trial.completion(ANSWER)
-    };
+    let completion =
+        Completion { retention: 60 * DAY, hold: 400 * DAY, ..trial.completion(ANSWER) };
     let _ = trial.complete_as(&retiring, completion).await?;
     trial.pass(59 * DAY).await;
-    trial
-        .is_in("a lease of 60 days after 59", &lapsing.key, State::Live)
-        .await?;
-    trial
-        .is_in(
-            "60 days of retention after 59",
-            &retiring.key,
-            State::Completed,
-        )
-        .await?;
+    trial.is_in("a lease of 60 days after 59", &lapsing.key, State::Live).await?;
+    trial.is_in("60 days of retention after 59", &retiring.key, State::Completed).await?;
     trial.pass(2 * DAY).await;
     for remembered_for in [0, 380] {
         trial.pass(remembered_for * DAY).await;
@@ -239,11 +189,7 @@ pub async fn months_are_counted<F: Fixture>(fixture: &F) -> Verdict {
     trial.pass(40 * DAY).await;
     trial.purge_all().await?;
     for key in [&lapsing.key, &retiring.key] {
-        expect(
-            "a record after 60 and 400 days and a purge",
-            trial.store.get(key).await?,
-            None,
-        )?;
+        expect("a record after 60 and 400 days and a purge", trial.store.get(key).await?, None)?;
     }
     Ok(())
 }

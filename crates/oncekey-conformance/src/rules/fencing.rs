@@ -2,18 +2,14 @@
 
 use oncekey::store::{Claim, Completion, Expected, Fenced, FencingToken, Grant, Settlement, State};
 
-use crate::support::{ANSWER, Call, Owner, Race, Sent, Trial, ensure, expect};
+use crate::history::Operation;
+use crate::support::{ANSWER, Call, Owner, Race, Trial, call, ensure, expect};
 use crate::{Fixture, Verdict, Violation};
 
 /// Every grant has a higher token than the one before, however that one ended.
 pub async fn tokens_increase<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for state in [
-        State::Released,
-        State::GaveUp,
-        State::Lapsed,
-        State::Retired,
-    ] {
+    for state in [State::Released, State::GaveUp, State::Lapsed, State::Retired] {
         let first = trial.key_in(state).await?;
         let second = trial.acquire(&first.key, &trial.claim()).await?;
         let _ = trial.release(&second).await?;
@@ -63,19 +59,13 @@ pub async fn a_replaced_owner_changes_nothing_after_completion<F: Fixture>(fixtu
     let trial = Trial::new(fixture).await;
     let old = trial.key_in(State::GaveUp).await?;
     let new = trial.acquire(&old.key, &trial.claim()).await?;
-    let completion = Completion {
-        retention: trial.times.long,
-        ..trial.completion(ANSWER)
-    };
+    let completion = Completion { retention: trial.times.long, ..trial.completion(ANSWER) };
     let _ = trial.complete_as(&new, completion).await?;
     is_powerless(&trial, &old, "a completed key").await?;
 
     let old = trial.key_in(State::GaveUp).await?;
     let new = trial.acquire(&old.key, &trial.claim()).await?;
-    let completion = Completion {
-        retention: trial.times.short,
-        ..trial.completion(ANSWER)
-    };
+    let completion = Completion { retention: trial.times.short, ..trial.completion(ANSWER) };
     let _ = trial.complete_as(&new, completion).await?;
     trial.pass(trial.times.short).await;
     is_powerless(&trial, &old, "a retired key").await
@@ -86,10 +76,7 @@ pub async fn a_replaced_owner_changes_nothing_after_release<F: Fixture>(fixture:
     let trial = Trial::new(fixture).await;
     for state in [State::Released, State::GaveUp, State::Lapsed] {
         let old = trial.key_in(State::GaveUp).await?;
-        let claim = Claim {
-            lease: trial.times.short,
-            ..trial.claim()
-        };
+        let claim = Claim { lease: trial.times.short, ..trial.claim() };
         let new = trial.acquire(&old.key, &claim).await?;
         match state {
             State::Released => drop(trial.release(&new).await?),
@@ -122,21 +109,10 @@ pub async fn a_purged_owner_changes_nothing<F: Fixture>(fixture: &F) -> Verdict 
 pub async fn the_attempt_decides_not_the_token<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let stranger = Owner {
-        grant: Grant {
-            attempt: trial.claim().attempt,
-            ..owner.grant
-        },
-        ..owner.clone()
-    };
+    let stranger =
+        Owner { grant: Grant { attempt: trial.claim().attempt, ..owner.grant }, ..owner.clone() };
     is_powerless_by_attempt(&trial, &stranger, "a key whose token it guessed").await?;
-    let mistaken = Owner {
-        grant: Grant {
-            token: FencingToken::new(1),
-            ..owner.grant
-        },
-        ..owner
-    };
+    let mistaken = Owner { grant: Grant { token: FencingToken::new(1), ..owner.grant }, ..owner };
     let answer = trial.complete(&mistaken, ANSWER).await?;
     let what = "a completion by the owner's attempt with another token";
     expect(what, answer, Fenced::Applied)
@@ -147,28 +123,13 @@ pub async fn nothing_is_known_of_an_absent_key<F: Fixture>(fixture: &F) -> Verdi
     let trial = Trial::new(fixture).await;
     let known = trial.owner().await?;
     let key = trial.key();
-    let absent = Owner {
-        key: key.clone(),
-        ..known
-    };
+    let absent = Owner { key: key.clone(), ..known };
     let by_token = Expected::Token(absent.grant.token);
-    for call in calls(
-        &trial,
-        &absent,
-        &[absent.expected(), by_token, Expected::Any],
-    ) {
+    for call in calls(&trial, &absent, &[absent.expected(), by_token, Expected::Any]) {
         let answer = call.fenced(&*trial.store, &key).await?;
-        expect(
-            format_args!("{call:?} on an absent key"),
-            answer,
-            Fenced::Gone,
-        )?;
+        expect(format_args!("{call:?} on an absent key"), answer, Fenced::Gone)?;
     }
-    expect(
-        "the record of a key that was never claimed",
-        trial.store.get(&key).await?,
-        None,
-    )
+    expect("the record of a key that was never claimed", trial.store.get(&key).await?, None)
 }
 
 /// A completion that is under way while its key is evicted and claimed anew does not overwrite the
@@ -179,15 +140,15 @@ pub async fn a_version_never_comes_back<F: Fixture>(fixture: &F) -> Verdict {
     let mut race = Race::new();
     while race.goes_on() {
         let old = trial.owner().await?;
-        let complete = Call::complete(old.grant, trial.completion(ANSWER));
-        let (evict, new) = (Call::evict(Expected::Any, true), trial.claim());
-        let claim = Call::Claim(new);
-        let replace: Sent<'_> = Box::pin(async {
+        let complete = Operation::complete(old.grant, trial.completion(ANSWER));
+        let new = trial.claim();
+        let replace: Call<'_> = Box::pin(async {
+            let evict = Operation::evict(Expected::Any, true);
             evict.send(&*other, &old.key).await?;
-            claim.send(&*other, &old.key).await
+            call(&Operation::Claim(new), &*other, &old.key).await
         });
-        let completed = complete.send(&*trial.store, &old.key);
-        race.round::<F>(vec![completed, replace]).await?;
+        let complete = call(&complete, &*trial.store, &old.key);
+        race.calls::<F>(vec![complete, replace]).await?;
         let seen = trial.seen(&old.key).await?;
         expect(
             "the attempt and the state of a key that was evicted and claimed anew",
@@ -239,20 +200,20 @@ async fn is_lost<F: Fixture>(
 }
 
 /// Everything that `owner` could try, and an operator who means one of `expected`.
-fn calls<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner, expected: &[Expected]) -> Vec<Call> {
+fn calls<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner, expected: &[Expected]) -> Vec<Operation> {
     let (grant, long) = (owner.grant, trial.times.long);
     let mut calls = vec![
-        Call::renew(grant, 5 * long, None),
-        Call::renew(grant, long, Some((9, "stolen"))),
-        Call::complete(grant, trial.completion(ANSWER)),
-        Call::release(grant, long),
-        Call::give_up(grant),
+        Operation::renew(grant, 5 * long, None),
+        Operation::renew(grant, long, Some((9, "stolen"))),
+        Operation::complete(grant, trial.completion(ANSWER)),
+        Operation::release(grant, long),
+        Operation::give_up(grant),
     ];
     for expected in expected.iter().copied() {
         calls.extend([
-            Call::settle(expected, Settlement::Done(trial.completion(ANSWER))),
-            Call::settle(expected, Settlement::NotDone { hold: long }),
-            Call::evict(expected, true),
+            Operation::settle(expected, Settlement::Done(trial.completion(ANSWER))),
+            Operation::settle(expected, Settlement::NotDone { hold: long }),
+            Operation::evict(expected, true),
         ]);
     }
     calls

@@ -35,10 +35,7 @@ pub async fn is_kept_through_takeover<F: Fixture>(fixture: &F) -> Verdict {
         let second = trial.acquire(&first.key, &trial.claim()).await?;
         mismatches(&trial, &second, "a key that was taken over").await?;
         let outcome = trial.claims(&first.key, &trial.claim()).await?;
-        busy(
-            "a claim for the same request on a key that was taken over",
-            &outcome,
-        )?;
+        busy("a claim for the same request on a key that was taken over", &outcome)?;
     }
     Ok(())
 }
@@ -49,12 +46,8 @@ pub async fn is_kept_through_release<F: Fixture>(fixture: &F) -> Verdict {
     let released = trial.key_in(State::Released).await?;
     mismatches(&trial, &released, "a released key").await?;
     let settled = trial.key_in(State::GaveUp).await?;
-    let verdict = Settlement::NotDone {
-        hold: trial.times.long,
-    };
-    let _ = trial
-        .settle(&settled.key, settled.expected(), verdict)
-        .await?;
+    let verdict = Settlement::NotDone { hold: trial.times.long };
+    let _ = trial.settle(&settled.key, settled.expected(), verdict).await?;
     mismatches(&trial, &settled, "a key that was settled as not done").await
 }
 
@@ -86,49 +79,29 @@ pub async fn is_compared_whole<F: Fixture>(fixture: &F) -> Verdict {
         ..trial.claim()
     };
     let key = trial.key();
-    let _ = trial
-        .acquire(&key, &claim(Fingerprint::SHA256, digest))
-        .await?;
+    let _ = trial.acquire(&key, &claim(Fingerprint::SHA256, digest)).await?;
     for bit in 0..256 {
         let mut near = digest;
         near[bit / 8] ^= 1 << (bit % 8);
-        let outcome = trial
-            .claims(&key, &claim(Fingerprint::SHA256, near))
-            .await?;
+        let outcome = trial.claims(&key, &claim(Fingerprint::SHA256, near)).await?;
         let what = &format!("a claim whose digest differs in bit {bit}");
         expect(what, outcome, ClaimOutcome::Mismatch)?;
     }
-    for algorithm in [
-        0,
-        Fingerprint::HMAC_SHA256,
-        Fingerprint::FIRST_CUSTOM,
-        u8::MAX,
-    ] {
+    for algorithm in [0, Fingerprint::HMAC_SHA256, Fingerprint::FIRST_CUSTOM, u8::MAX] {
         let outcome = trial.claims(&key, &claim(algorithm, digest)).await?;
         let what = &format!("a claim with the same digest of algorithm {algorithm}");
         expect(what, outcome, ClaimOutcome::Mismatch)?;
     }
-    let outcome = trial
-        .claims(&key, &claim(Fingerprint::SHA256, digest))
-        .await?;
+    let outcome = trial.claims(&key, &claim(Fingerprint::SHA256, digest)).await?;
     busy("a claim with the same fingerprint", &outcome).map(drop)
 }
 
 /// An attempt that claims again with another fingerprint is a mismatch.
 pub async fn binds_the_own_attempt_too<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for state in [
-        State::Live,
-        State::Lapsed,
-        State::GaveUp,
-        State::Released,
-        State::Completed,
-    ] {
+    for state in [State::Live, State::Lapsed, State::GaveUp, State::Released, State::Completed] {
         let owner = trial.key_in(state).await?;
-        let changed = Claim {
-            attempt: owner.claim.attempt,
-            ..trial.other_claim()
-        };
+        let changed = Claim { attempt: owner.claim.attempt, ..trial.other_claim() };
         let outcome = trial.claims(&owner.key, &changed).await?;
         let what = &format!("the same attempt's claim for another request on a {state:?} key");
         expect(what, outcome, ClaimOutcome::Mismatch)?;
@@ -137,15 +110,10 @@ pub async fn binds_the_own_attempt_too<F: Fixture>(fixture: &F) -> Verdict {
 }
 
 async fn mismatches<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner, on: &str) -> Verdict {
-    for (on_interrupted, on_retired) in [
-        (OnInterrupted::TakeOver, OnRetired::Forget),
-        (OnInterrupted::Refuse, OnRetired::Tell),
-    ] {
-        let claim = Claim {
-            on_interrupted,
-            on_retired,
-            ..trial.other_claim()
-        };
+    for (on_interrupted, on_retired) in
+        [(OnInterrupted::TakeOver, OnRetired::Forget), (OnInterrupted::Refuse, OnRetired::Tell)]
+    {
+        let claim = Claim { on_interrupted, on_retired, ..trial.other_claim() };
         let outcome = trial.claims(&owner.key, &claim).await?;
         let what = &format!("a claim for another request on {on}");
         expect(what, outcome, ClaimOutcome::Mismatch)?;

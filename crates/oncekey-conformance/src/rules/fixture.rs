@@ -23,10 +23,7 @@ pub async fn is_what_it_says<F: Fixture>(fixture: &F) -> Verdict {
     let after = trial.seen(&owner.key).await?.now;
     ensure(
         after.saturating_since(before) >= trial.times.short,
-        format_args!(
-            "the store's clock goes on by {:?} when told to",
-            trial.times.short
-        ),
+        format_args!("the store's clock goes on by {:?} when told to", trial.times.short),
         (before, after),
     )
 }

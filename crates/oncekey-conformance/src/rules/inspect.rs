@@ -9,47 +9,23 @@ use oncekey::store::{
 use crate::support::{ANSWER, Trial, broken, ensure, expect, unchanged};
 use crate::{Damage, Fixture, Verdict, Violation};
 
-const ALL: [State; 6] = [
-    State::Live,
-    State::Lapsed,
-    State::GaveUp,
-    State::Released,
-    State::Completed,
-    State::Retired,
-];
+const ALL: [State; 6] =
+    [State::Live, State::Lapsed, State::GaveUp, State::Released, State::Completed, State::Retired];
 
 /// Reading shows the record, its state and the store's now, in every state.
 pub async fn get_shows_every_state<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    expect(
-        "an absent record",
-        trial.store.get(&trial.key()).await?,
-        None,
-    )?;
+    expect("an absent record", trial.store.get(&trial.key()).await?, None)?;
     for state in ALL {
         let owner = trial.key_in(state).await?;
         let seen = trial.seen(&owner.key).await?;
         let what = &format!("the state of a {state:?} key, as told and by record and now");
-        expect(
-            what,
-            (seen.state, seen.record.state(seen.now)),
-            (state, state),
-        )?;
+        expect(what, (seen.state, seen.record.state(seen.now)), (state, state))?;
         let record = &seen.record;
         expect(
             format_args!("fingerprint, attempt, token and number of a {state:?} record"),
-            (
-                record.fingerprint,
-                record.attempt,
-                record.token,
-                record.number,
-            ),
-            (
-                owner.claim.fingerprint,
-                owner.claim.attempt,
-                owner.grant.token,
-                1,
-            ),
+            (record.fingerprint, record.attempt, record.token, record.number),
+            (owner.claim.fingerprint, owner.claim.attempt, owner.grant.token, 1),
         )?;
         if let Status::Completed { value, .. } = &record.status {
             let kept = value.is_of(ANSWER);
@@ -67,33 +43,22 @@ pub async fn get_shows_every_state<F: Fixture>(fixture: &F) -> Verdict {
     let second = trial.acquire(&first.key, &trial.claim()).await?;
     let record = trial.seen(&second.key).await?.record;
     let (cause, token) = (Cause::GaveUp, first.grant.token);
-    expect(
-        "the predecessor of a takeover",
-        record.previous,
-        Some(Replaced { cause, token }),
-    )?;
-    let progress = record
-        .progress
-        .map(|progress| (progress.sequence, progress.data));
+    expect("the predecessor of a takeover", record.previous, Some(Replaced { cause, token }))?;
+    let progress = record.progress.map(|progress| (progress.sequence, progress.data));
     expect("the inherited progress", progress, Some((0, "half".into())))
 }
 
 /// Reading an expired record does not change what a later claim is told.
 pub async fn get_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for (state, told) in [
-        (State::Lapsed, ClaimOutcome::Interrupted),
-        (State::Retired, ClaimOutcome::Retired),
-    ] {
+    for (state, told) in
+        [(State::Lapsed, ClaimOutcome::Interrupted), (State::Retired, ClaimOutcome::Retired)]
+    {
         let key = trial.key_in(state).await?.key;
         let before = trial.seen(&key).await?;
         trial.unchanged("reading", &key, &before).await?;
         let outcome = trial.claims(&key, &trial.strict_claim()).await?;
-        expect(
-            format_args!("a refusing claim on a {state:?} key that was read"),
-            outcome,
-            told,
-        )?;
+        expect(format_args!("a refusing claim on a {state:?} key that was read"), outcome, told)?;
     }
     Ok(())
 }
@@ -168,13 +133,7 @@ pub async fn counts_what_it_cannot_decode<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let before = list(&*trial.store, &ALL, 2).await?.undecodable;
     let mut intact = Vec::new();
-    for damage in [
-        None,
-        Some(Damage::FlipBit),
-        None,
-        Some(Damage::NewerVersion),
-        None,
-    ] {
+    for damage in [None, Some(Damage::FlipBit), None, Some(Damage::NewerVersion), None] {
         let owner = trial.owner().await?;
         match damage {
             Some(damage) => fixture.damage(&owner.key, damage).await,
@@ -201,17 +160,9 @@ async fn list(store: &dyn Store, states: &[State], limit: usize) -> Result<Page,
     let Some(inspect) = store.inspect() else {
         return broken("every handle of a store that lists has an Inspect", "None");
     };
-    let mut all = Page {
-        entries: Vec::new(),
-        undecodable: 0,
-        next: None,
-    };
+    let mut all = Page { entries: Vec::new(), undecodable: 0, next: None };
     for _ in 0..100_000 {
-        let query = Query {
-            states: states.to_vec(),
-            after: all.next.take(),
-            limit,
-        };
+        let query = Query { states: states.to_vec(), after: all.next.take(), limit };
         let page = inspect.list(&query).await?;
         ensure(
             page.entries.len() <= limit,

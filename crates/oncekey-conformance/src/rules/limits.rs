@@ -7,9 +7,8 @@ use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{Claim, ClaimOutcome, Completion, ErrorKind, Expected, Fenced, State, Status};
 
-use crate::support::{
-    ANSWER, Call, Owner, Trial, acquired, broken, busy, ensure, expect, replayed,
-};
+use crate::history::Operation;
+use crate::support::{ANSWER, Owner, Trial, acquired, broken, busy, ensure, expect, replayed};
 use crate::{Fixture, Verdict, Violation};
 
 /// Keys that differ in one bit, in case, in length or in normal form are different keys.
@@ -138,11 +137,7 @@ async fn are_distinct<F: Fixture>(trial: &Trial<'_, F>, keys: &[Key]) -> Verdict
 /// The longest durations work: their sums stop at *never*.
 pub async fn huge_durations_saturate<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let forever = Claim {
-        lease: Duration::MAX,
-        hold: Duration::MAX,
-        ..trial.claim()
-    };
+    let forever = Claim { lease: Duration::MAX, hold: Duration::MAX, ..trial.claim() };
     let owner = trial.acquire(&trial.key(), &forever).await?;
     trial.pass(trial.times.short).await;
     trial.purge_all().await?;
@@ -157,52 +152,27 @@ pub async fn huge_durations_saturate<F: Fixture>(fixture: &F) -> Verdict {
         expect("the status", record.status, Status::InProgress { deadline })?;
         expect("the time to forget", record.forget_at, Timestamp::MAX)?;
     }
-    let completion = Completion {
-        retention: Duration::MAX,
-        hold: Duration::MAX,
-        ..trial.completion(ANSWER)
-    };
+    let completion =
+        Completion { retention: Duration::MAX, hold: Duration::MAX, ..trial.completion(ANSWER) };
     let _ = trial.complete_as(&owner, completion).await?;
     trial.pass(trial.times.short).await;
     trial.purge_all().await?;
     let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-    replayed(
-        "a claim on a result that is retained for ever",
-        &outcome,
-        ANSWER,
-    )?;
+    replayed("a claim on a result that is retained for ever", &outcome, ANSWER)?;
     let forget_at = trial.seen(&owner.key).await?.record.forget_at;
     expect("the time to forget", forget_at, Timestamp::MAX)?;
 
-    let brief = Claim {
-        lease: trial.times.short,
-        hold: Duration::MAX,
-        ..trial.claim()
-    };
+    let brief = Claim { lease: trial.times.short, hold: Duration::MAX, ..trial.claim() };
     let owner = trial.acquire(&trial.key(), &brief).await?;
     trial.pass(trial.times.short).await;
     trial.purge_all().await?;
-    trial
-        .is_in(
-            "a key that is remembered for ever",
-            &owner.key,
-            State::Lapsed,
-        )
-        .await?;
+    trial.is_in("a key that is remembered for ever", &owner.key, State::Lapsed).await?;
     let _ = trial.renew(&owner, trial.times.long).await?;
     let forget_at = trial.seen(&owner.key).await?.record.forget_at;
-    expect(
-        "the time to forget after a renewal",
-        forget_at,
-        Timestamp::MAX,
-    )?;
+    expect("the time to forget after a renewal", forget_at, Timestamp::MAX)?;
     let _ = trial.release_for(&owner, Duration::MAX).await?;
     let forget_at = trial.seen(&owner.key).await?.record.forget_at;
-    expect(
-        "the time to forget after a release",
-        forget_at,
-        Timestamp::MAX,
-    )
+    expect("the time to forget after a release", forget_at, Timestamp::MAX)
 }
 
 /// A large result is kept whole or refused as too large; then the fact alone fits.
@@ -212,11 +182,8 @@ pub async fn a_large_result_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdi
     let owner = trial.owner().await?;
     let value: Bytes = (0..LEN).map(|index| (index % 251) as u8).collect();
     let complete = |replayable| {
-        let completion = Completion {
-            replayable,
-            ..trial.completion(value.clone())
-        };
-        Call::complete(owner.grant, completion)
+        let completion = Completion { replayable, ..trial.completion(value.clone()) };
+        Operation::complete(owner.grant, completion)
     };
     match complete(true).send(&*trial.store, &owner.key).await {
         Ok(_) => {
@@ -224,9 +191,7 @@ pub async fn a_large_result_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdi
             replayed("a claim on a key with a large result", &outcome, &value)
         }
         Err(error) if error.kind() == ErrorKind::TooLarge => {
-            trial
-                .is_in("a key whose result was too large", &owner.key, State::Live)
-                .await?;
+            trial.is_in("a key whose result was too large", &owner.key, State::Live).await?;
             let answer = complete(false).fenced(&*trial.store, &owner.key).await?;
             expect("a completion without the bytes", answer, Fenced::Applied)?;
             let outcome = trial.claims(&owner.key, &trial.claim()).await?;
@@ -254,11 +219,7 @@ pub async fn a_full_store_refuses_new_keys<F: Fixture>(fixture: &F) -> Verdict {
         let answer = trial.complete(&owner, ANSWER).await?;
         expect("a completion in a full store", answer, Fenced::Applied)?;
         let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-        replayed(
-            "a claim on a completed key of a full store",
-            &outcome,
-            ANSWER,
-        )?;
+        replayed("a claim on a completed key of a full store", &outcome, ANSWER)?;
     }
     Ok(())
 }

@@ -19,3 +19,5 @@ pub mod reopen;
 pub mod replay;
 pub mod retry;
 pub mod watch;
+
+pub use crate::model;

@@ -14,9 +14,7 @@ pub async fn settle_spares_a_live_owner<F: Fixture>(fixture: &F) -> Verdict {
         for verdict in verdicts(&trial) {
             let answer = trial.settle(&owner.key, expected, verdict).await?;
             expect("a verdict about a live attempt", answer, Fenced::Busy)?;
-            trial
-                .unchanged("a refused verdict", &owner.key, &before)
-                .await?;
+            trial.unchanged("a refused verdict", &owner.key, &before).await?;
         }
     }
     Ok(())
@@ -31,9 +29,7 @@ pub async fn settle_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
         for verdict in verdicts(&trial) {
             let answer = trial.settle(&owner.key, wrong, verdict).await?;
             expect("a verdict about another attempt", answer, Fenced::Lost)?;
-            trial
-                .unchanged("a lost verdict", &owner.key, &before)
-                .await?;
+            trial.unchanged("a lost verdict", &owner.key, &before).await?;
         }
     }
     for index in 0..3 {
@@ -41,11 +37,7 @@ pub async fn settle_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
         let [verdict, _] = verdicts(&trial);
         let name = all_names(&owner)[index];
         let answer = trial.settle(&owner.key, name, verdict).await?;
-        expect(
-            format_args!("a verdict about {name:?}"),
-            answer,
-            Fenced::Applied,
-        )?;
+        expect(format_args!("a verdict about {name:?}"), answer, Fenced::Applied)?;
     }
     Ok(())
 }
@@ -60,11 +52,7 @@ pub async fn settle_as_done_records_the_result<F: Fixture>(fixture: &F) -> Verdi
         let what = &format!("a verdict of done on a {state:?} key");
         expect(what, answer, Fenced::Applied)?;
         let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-        replayed(
-            "a claim on a key that was settled as done",
-            &outcome,
-            ANSWER,
-        )?;
+        replayed("a claim on a key that was settled as done", &outcome, ANSWER)?;
     }
     Ok(())
 }
@@ -83,18 +71,10 @@ pub async fn settle_as_not_done_frees_the_key<F: Fixture>(fixture: &F) -> Verdic
         let answer = trial.settle(&owner.key, owner.expected(), not_done).await?;
         let what = &format!("a verdict of not done on a {:?} key", before.state);
         expect(what, answer, Fenced::Applied)?;
-        trial
-            .is_in("a key settled as not done", &owner.key, State::Released)
-            .await?;
-        trial
-            .is_forgotten_after(&owner.key, before.now, hold)
-            .await?;
+        trial.is_in("a key settled as not done", &owner.key, State::Released).await?;
+        trial.is_forgotten_after(&owner.key, before.now, hold).await?;
         let next = trial.acquire(&owner.key, &trial.strict_claim()).await?;
-        expect(
-            "the predecessor after a verdict of not done",
-            next.previous,
-            None,
-        )?;
+        expect("the predecessor after a verdict of not done", next.previous, None)?;
         let progress = trial.seen(&owner.key).await?.record.progress;
         expect("the progress after a verdict of not done", progress, None)?;
     }
@@ -108,14 +88,10 @@ pub async fn settle_as_not_done_again_changes_nothing<F: Fixture>(fixture: &F) -
     let [_, not_done] = verdicts(&trial);
     let _ = trial.settle(&owner.key, owner.expected(), not_done).await?;
     let before = trial.seen(&owner.key).await?;
-    let again = Settlement::NotDone {
-        hold: 3 * trial.times.long,
-    };
+    let again = Settlement::NotDone { hold: 3 * trial.times.long };
     let answer = trial.settle(&owner.key, owner.expected(), again).await?;
     expect("a repeated verdict of not done", answer, Fenced::Applied)?;
-    trial
-        .unchanged("a repeated verdict", &owner.key, &before)
-        .await
+    trial.unchanged("a repeated verdict", &owner.key, &before).await
 }
 
 /// No verdict changes a result, not after its retention either.
@@ -126,15 +102,13 @@ pub async fn settle_never_overrules_a_result<F: Fixture>(fixture: &F) -> Verdict
         let before = trial.seen(&owner.key).await?;
         let [done, not_done] = verdicts(&trial);
         let other = Settlement::Done(trial.completion("another answer"));
-        for (verdict, required) in [
-            (not_done, Fenced::Lost),
-            (other, Fenced::Conflict),
-            (done, Fenced::Applied),
-        ] {
+        for (verdict, required) in
+            [(not_done, Fenced::Lost), (other, Fenced::Conflict), (done, Fenced::Applied)]
+        {
             let what = &format!("{verdict:?} on a {state:?} key").to_string();
             let answer = trial.settle(&owner.key, owner.expected(), verdict).await?;
-            expect(&what, answer, required)?;
-            trial.unchanged(&what, &owner.key, &before).await?;
+            expect(what, answer, required)?;
+            trial.unchanged(what, &owner.key, &before).await?;
         }
     }
     Ok(())
@@ -148,9 +122,7 @@ pub async fn evict_spares_a_live_owner<F: Fixture>(fixture: &F) -> Verdict {
     for expected in all_names(&owner) {
         let answer = trial.evict(&owner.key, expected, false).await?;
         expect("an eviction of a live owner", answer, Fenced::Busy)?;
-        trial
-            .unchanged("a refused eviction", &owner.key, &before)
-            .await?;
+        trial.unchanged("a refused eviction", &owner.key, &before).await?;
     }
     Ok(())
 }
@@ -162,16 +134,8 @@ pub async fn evict_by_force_removes_a_live_owner<F: Fixture>(fixture: &F) -> Ver
         let owner = trial.owner().await?;
         let name = all_names(&owner)[index];
         let answer = trial.evict(&owner.key, name, true).await?;
-        expect(
-            format_args!("a forced eviction of {name:?}"),
-            answer,
-            Fenced::Applied,
-        )?;
-        expect(
-            "an evicted record",
-            trial.store.get(&owner.key).await?,
-            None,
-        )?;
+        expect(format_args!("a forced eviction of {name:?}"), answer, Fenced::Applied)?;
+        expect("an evicted record", trial.store.get(&owner.key).await?, None)?;
     }
     Ok(())
 }
@@ -186,9 +150,7 @@ pub async fn evict_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
             let answer = trial.evict(&owner.key, wrong, true).await?;
             let what = &format!("an eviction of another attempt on a {state:?} key");
             expect(what, answer, Fenced::Lost)?;
-            trial
-                .unchanged("a lost eviction", &owner.key, &before)
-                .await?;
+            trial.unchanged("a lost eviction", &owner.key, &before).await?;
         }
     }
     Ok(())
@@ -197,31 +159,17 @@ pub async fn evict_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
 /// A key that nobody owns is evicted in any state, and is as good as new.
 pub async fn an_evicted_key_is_as_new<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for state in [
-        State::Lapsed,
-        State::GaveUp,
-        State::Released,
-        State::Completed,
-        State::Retired,
-    ] {
+    for state in [State::Lapsed, State::GaveUp, State::Released, State::Completed, State::Retired] {
         for index in 0..3 {
             let owner = trial.key_in(state).await?;
             let name = all_names(&owner)[index];
             let what = &format!("an eviction of {name:?} on a {state:?} key");
             let answer = trial.evict(&owner.key, name, false).await?;
             expect(what, answer, Fenced::Applied)?;
-            expect(
-                "an evicted record",
-                trial.store.get(&owner.key).await?,
-                None,
-            )?;
+            expect("an evicted record", trial.store.get(&owner.key).await?, None)?;
             let next = trial.acquire(&owner.key, &trial.other_claim()).await?;
             let first = (next.number, next.previous);
-            expect(
-                "the number and predecessor after an eviction",
-                first,
-                (1, None),
-            )?;
+            expect("the number and predecessor after an eviction", first, (1, None))?;
         }
     }
     Ok(())
@@ -229,11 +177,7 @@ pub async fn an_evicted_key_is_as_new<F: Fixture>(fixture: &F) -> Verdict {
 
 /// Every way to name the attempt of `owner`.
 fn all_names(owner: &Owner) -> [Expected; 3] {
-    [
-        owner.expected(),
-        Expected::Token(owner.grant.token),
-        Expected::Any,
-    ]
+    [owner.expected(), Expected::Token(owner.grant.token), Expected::Any]
 }
 
 /// Names of other attempts.
@@ -248,10 +192,5 @@ fn wrong_names<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> [Expected; 3]
 
 /// Done, and not done.
 fn verdicts<F: Fixture>(trial: &Trial<'_, F>) -> [Settlement; 2] {
-    [
-        Settlement::Done(trial.completion(ANSWER)),
-        Settlement::NotDone {
-            hold: trial.times.long,
-        },
-    ]
+    [Settlement::Done(trial.completion(ANSWER)), Settlement::NotDone { hold: trial.times.long }]
 }

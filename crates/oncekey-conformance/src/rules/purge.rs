@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use oncekey::store::{Claim, ClaimOutcome, Completion, Fenced, State};
 
-use crate::support::{ANSWER, Answer, Call, Race, Trial, broken, ensure, expect, replayed};
+use crate::history::{Answer, Operation};
+use crate::support::{ANSWER, Race, Trial, broken, call, ensure, expect, purge, replayed};
 use crate::{Fixture, Verdict};
 
 /// Live and completed records, and ended ones within their hold, are not purged.
@@ -34,27 +35,16 @@ pub async fn spares_what_matters<F: Fixture>(fixture: &F) -> Verdict {
 /// After a purge, no record is left whose time to forget has come.
 pub async fn removes_what_is_over<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let brief = Claim {
-        lease: trial.times.short,
-        hold: trial.times.short,
-        ..trial.claim()
-    };
+    let brief = Claim { lease: trial.times.short, hold: trial.times.short, ..trial.claim() };
     let completion = Completion {
         retention: trial.times.short,
         hold: trial.times.short,
         ..trial.completion(ANSWER)
     };
     let mut keys = Vec::new();
-    for state in [
-        State::Lapsed,
-        State::GaveUp,
-        State::Released,
-        State::Retired,
-    ] {
+    for state in [State::Lapsed, State::GaveUp, State::Released, State::Retired] {
         let attempt = trial.claim().attempt;
-        let owner = trial
-            .acquire(&trial.key(), &Claim { attempt, ..brief })
-            .await?;
+        let owner = trial.acquire(&trial.key(), &Claim { attempt, ..brief }).await?;
         let ended = match state {
             State::GaveUp => trial.give_up(&owner).await?,
             State::Released => trial.release_for(&owner, trial.times.short).await?,
@@ -86,21 +76,13 @@ pub async fn heeds_its_limit<F: Fixture>(fixture: &F) -> Verdict {
     trial.pass(trial.times.short).await;
     for limit in [0, 1, 3] {
         let purged = trial.store.purge(limit).await?;
-        ensure(
-            purged.removed <= limit,
-            format_args!("at most {limit} removed"),
-            purged,
-        )?;
+        ensure(purged.removed <= limit, format_args!("at most {limit} removed"), purged)?;
     }
     for _ in 0..100 {
         if !trial.store.purge(3).await?.more {
             for key in &keys {
                 let left = trial.store.get(key).await?;
-                expect(
-                    "a record after the last purge said that no more are left",
-                    left,
-                    None,
-                )?;
+                expect("a record after the last purge said that no more are left", left, None)?;
             }
             return Ok(());
         }
@@ -111,11 +93,7 @@ pub async fn heeds_its_limit<F: Fixture>(fixture: &F) -> Verdict {
 /// A record whose time to forget moved on is not purged at the earlier time.
 pub async fn goes_by_the_latest_time_to_forget<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let brief = |claim| Claim {
-        lease: trial.times.short,
-        hold: Duration::ZERO,
-        ..claim
-    };
+    let brief = |claim| Claim { lease: trial.times.short, hold: Duration::ZERO, ..claim };
     let renewed = trial.acquire(&trial.key(), &brief(trial.claim())).await?;
     let answer = trial.renew(&renewed, trial.times.long).await?;
     expect("a renewal by the owner", answer, Fenced::Applied)?;
@@ -124,9 +102,7 @@ pub async fn goes_by_the_latest_time_to_forget<F: Fixture>(fixture: &F) -> Verdi
     expect("a completion by the owner", answer, Fenced::Applied)?;
     trial.pass(2 * trial.times.short).await;
     trial.purge_all().await?;
-    trial
-        .is_in("a key that was renewed", &renewed.key, State::Live)
-        .await?;
+    trial.is_in("a key that was renewed", &renewed.key, State::Live).await?;
     let outcome = trial.claims(&completed.key, &trial.claim()).await?;
     replayed("a claim on a key that was completed", &outcome, ANSWER)
 }
@@ -140,17 +116,13 @@ pub async fn races_with_claims<F: Fixture>(fixture: &F) -> Verdict {
         let owner = trial.owner().await?;
         let _ = trial.release_for(&owner, Duration::ZERO).await?;
         let claim = trial.claim();
-        let calls = [Call::Purge { limit: 1_000 }, Call::Claim(claim)];
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let operation = Operation::Claim(claim);
+        let calls = vec![purge(&*trial.store), call(&operation, &*other, &owner.key)];
+        let answers = race.calls::<F>(calls).await?;
         match answers.as_slice() {
-            [_, Answer::Claim(ClaimOutcome::Acquired { .. })] => {}
+            [Answer::Claim(ClaimOutcome::Acquired { .. })] => {}
             _ => {
-                return broken(
-                    "a claim while its released key is purged: Acquired",
-                    answers,
-                );
+                return broken("a claim while its released key is purged: Acquired", answers);
             }
         }
         let seen = trial.store.get(&owner.key).await?;
@@ -169,28 +141,17 @@ pub async fn races_with_renewals<F: Fixture>(fixture: &F) -> Verdict {
     let other = fixture.open().await;
     let mut race = Race::new();
     while race.goes_on() {
-        let claim = Claim {
-            lease: trial.times.short,
-            hold: Duration::ZERO,
-            ..trial.claim()
-        };
+        let claim = Claim { lease: trial.times.short, hold: Duration::ZERO, ..trial.claim() };
         let owner = trial.acquire(&trial.key(), &claim).await?;
         trial.pass(trial.times.short).await;
-        let calls = [
-            Call::Purge { limit: 1_000 },
-            Call::renew(owner.grant, trial.times.long, None),
-        ];
-        let answers = race
-            .calls::<F>([&*trial.store, &*other], &owner.key, &calls)
-            .await?;
+        let operation = Operation::renew(owner.grant, trial.times.long, None);
+        let calls = vec![purge(&*trial.store), call(&operation, &*other, &owner.key)];
+        let answers = race.calls::<F>(calls).await?;
         let state = match answers.as_slice() {
-            [_, Answer::Fenced(Fenced::Applied)] => Some(State::Live),
-            [_, Answer::Fenced(Fenced::Gone)] => None,
+            [Answer::Fenced(Fenced::Applied)] => Some(State::Live),
+            [Answer::Fenced(Fenced::Gone)] => None,
             _ => {
-                return broken(
-                    "a renewal while its key is purged: Applied or Gone",
-                    answers,
-                );
+                return broken("a renewal while its key is purged: Applied or Gone", answers);
             }
         };
         let seen = trial.store.get(&owner.key).await?;

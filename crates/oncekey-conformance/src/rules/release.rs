@@ -11,9 +11,7 @@ pub async fn frees_the_key_at_once<F: Fixture>(fixture: &F) -> Verdict {
     let owner = trial.owner().await?;
     let answer = trial.release(&owner).await?;
     expect("a release by the owner", answer, Fenced::Applied)?;
-    trial
-        .is_in("a released key", &owner.key, State::Released)
-        .await?;
+    trial.is_in("a released key", &owner.key, State::Released).await?;
     let next = trial.acquire(&owner.key, &trial.strict_claim()).await?;
     expect("the predecessor after a release", next.previous, None)
 }
@@ -33,9 +31,7 @@ pub async fn after_giving_up<F: Fixture>(fixture: &F) -> Verdict {
 async fn releases<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> Verdict {
     let answer = trial.release(owner).await?;
     expect("a release by the last attempt", answer, Fenced::Applied)?;
-    trial
-        .is_in("a released key", &owner.key, State::Released)
-        .await
+    trial.is_in("a released key", &owner.key, State::Released).await
 }
 
 /// Whoever saved progress did something: its release is recorded as given up.
@@ -46,10 +42,7 @@ pub async fn with_progress_is_giving_up<F: Fixture>(fixture: &F) -> Verdict {
     is_given_up_by_a_release(&trial, &live).await?;
     is_given_up_by_a_release(&trial, &live).await?;
 
-    let brief = Claim {
-        lease: trial.times.short,
-        ..trial.claim()
-    };
+    let brief = Claim { lease: trial.times.short, ..trial.claim() };
     let lapsed = trial.acquire(&trial.key(), &brief).await?;
     let _ = trial.save(&lapsed, 1, "half").await?;
     trial.pass(trial.times.short).await;
@@ -68,17 +61,9 @@ pub async fn with_inherited_progress_is_giving_up<F: Fixture>(fixture: &F) -> Ve
 
 async fn is_given_up_by_a_release<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> Verdict {
     let answer = trial.release(owner).await?;
-    expect(
-        "a release by an attempt with progress",
-        answer,
-        Fenced::Applied,
-    )?;
+    expect("a release by an attempt with progress", answer, Fenced::Applied)?;
     let seen = trial.seen(&owner.key).await?;
-    expect(
-        "a key whose attempt had progress",
-        seen.state,
-        State::GaveUp,
-    )?;
+    expect("a key whose attempt had progress", seen.state, State::GaveUp)?;
     let progress = seen.record.progress.map(|progress| progress.data);
     expect("its progress", progress, Some("half".into()))
 }
@@ -90,9 +75,7 @@ pub async fn is_remembered_for_its_hold<F: Fixture>(fixture: &F) -> Verdict {
         let owner = trial.owner().await?;
         let before = trial.seen(&owner.key).await?;
         let _ = trial.release_for(&owner, hold).await?;
-        trial
-            .is_forgotten_after(&owner.key, before.now, hold)
-            .await?;
+        trial.is_forgotten_after(&owner.key, before.now, hold).await?;
     }
     Ok(())
 }
@@ -104,20 +87,10 @@ pub async fn never_after_completion<F: Fixture>(fixture: &F) -> Verdict {
         let owner = trial.key_in(state).await?;
         let before = trial.seen(&owner.key).await?;
         let answer = trial.release(&owner).await?;
-        expect(
-            format_args!("a release of a {state:?} key"),
-            answer,
-            Fenced::Lost,
-        )?;
+        expect(format_args!("a release of a {state:?} key"), answer, Fenced::Lost)?;
         let answer = trial.give_up(&owner).await?;
-        expect(
-            format_args!("giving up a {state:?} key"),
-            answer,
-            Fenced::Lost,
-        )?;
-        trial
-            .unchanged("a late release", &owner.key, &before)
-            .await?;
+        expect(format_args!("giving up a {state:?} key"), answer, Fenced::Lost)?;
+        trial.unchanged("a late release", &owner.key, &before).await?;
     }
     Ok(())
 }
@@ -131,15 +104,8 @@ pub async fn giving_up_interrupts_at_once<F: Fixture>(fixture: &F) -> Verdict {
     let answer = trial.give_up(&owner).await?;
     expect("giving up by the owner", answer, Fenced::Applied)?;
     let outcome = trial.claims(&owner.key, &trial.strict_claim()).await?;
-    expect(
-        "a refusing claim after giving up",
-        outcome,
-        ClaimOutcome::Interrupted,
-    )?;
-    let expected = Record {
-        status: Status::GaveUp,
-        ..before.record
-    };
+    expect("a refusing claim after giving up", outcome, ClaimOutcome::Interrupted)?;
+    let expected = Record { status: Status::GaveUp, ..before.record };
     let after = trial.seen(&owner.key).await?;
     expect("giving up changes the status alone", after.record, expected)
 }

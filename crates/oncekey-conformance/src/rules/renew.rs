@@ -33,9 +33,7 @@ pub async fn never_shortens_the_lease<F: Fixture>(fixture: &F) -> Verdict {
     let before = trial.seen(&owner.key).await?;
     let answer = trial.renew(&owner, trial.times.short).await?;
     expect("a renewal by the owner", answer, Fenced::Applied)?;
-    trial
-        .unchanged("a renewal with a shorter lease", &owner.key, &before)
-        .await
+    trial.unchanged("a renewal with a shorter lease", &owner.key, &before).await
 }
 
 /// A lapsed lease that nobody took over is renewed, and lives.
@@ -44,9 +42,7 @@ pub async fn a_lapsed_lease_lives_again<F: Fixture>(fixture: &F) -> Verdict {
     let owner = trial.key_in(State::Lapsed).await?;
     let answer = trial.renew(&owner, trial.times.long).await?;
     expect("a renewal by a lapsed owner", answer, Fenced::Applied)?;
-    trial
-        .is_in("a renewed key", &owner.key, State::Live)
-        .await?;
+    trial.is_in("a renewed key", &owner.key, State::Live).await?;
     let outcome = trial.claims(&owner.key, &trial.claim()).await?;
     busy("a claim on a renewed key", &outcome).map(drop)
 }
@@ -54,10 +50,7 @@ pub async fn a_lapsed_lease_lives_again<F: Fixture>(fixture: &F) -> Verdict {
 /// A renewal moves the time to forget by as much as the deadline.
 pub async fn forgetting_moves_with_the_deadline<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let claim = Claim {
-        hold: 2 * trial.times.long,
-        ..trial.claim()
-    };
+    let claim = Claim { hold: 2 * trial.times.long, ..trial.claim() };
     let owner = trial.acquire(&trial.key(), &claim).await?;
     let _ = trial.renew(&owner, 5 * trial.times.long).await?;
     let seen = trial.seen(&owner.key).await?;
@@ -90,11 +83,7 @@ pub async fn without_progress_keeps_what_was_saved<F: Fixture>(fixture: &F) -> V
     let before = trial.seen(&owner.key).await?;
     let _ = trial.renew(&owner, 2 * trial.times.long).await?;
     let after = trial.seen(&owner.key).await?;
-    expect(
-        "the saved progress",
-        after.record.progress,
-        before.record.progress,
-    )
+    expect("the saved progress", after.record.progress, before.record.progress)
 }
 
 fn deadline(seen: &Observed) -> Result<Timestamp, Violation> {

@@ -11,11 +11,7 @@ pub async fn a_second_handle_agrees<F: Fixture>(fixture: &F) -> Verdict {
     let there = Trial::new(fixture).await;
     let key = here.key();
     // Each reads first: what it remembers of that must not count later.
-    expect(
-        "a key that was never claimed",
-        there.store.get(&key).await?,
-        None,
-    )?;
+    expect("a key that was never claimed", there.store.get(&key).await?, None)?;
     let first = here.acquire(&key, &here.claim()).await?;
     let outcome = there.claims(&key, &there.claim()).await?;
     busy("a claim on another handle, of a live key", &outcome)?;
@@ -34,34 +30,18 @@ pub async fn a_second_handle_agrees<F: Fixture>(fixture: &F) -> Verdict {
     expect(what, outcome, ClaimOutcome::Interrupted)?;
     let second = there.acquire(&key, &there.claim()).await?;
     let answer = here.renew(&first, here.times.long).await?;
-    expect(
-        "a renewal by an attempt replaced on another handle",
-        answer,
-        Fenced::Lost,
-    )?;
+    expect("a renewal by an attempt replaced on another handle", answer, Fenced::Lost)?;
     let answer = there.complete(&second, ANSWER).await?;
     expect("a completion on the other handle", answer, Fenced::Applied)?;
     for trial in [&here, &there] {
         let outcome = trial.claims(&key, &trial.claim()).await?;
-        replayed(
-            "a claim after the completion on either handle",
-            &outcome,
-            ANSWER,
-        )?;
+        replayed("a claim after the completion on either handle", &outcome, ANSWER)?;
     }
     let answer = here.evict(&key, Expected::Any, false).await?;
     expect("an eviction on the first handle", answer, Fenced::Applied)?;
-    expect(
-        "a key evicted on another handle",
-        there.store.get(&key).await?,
-        None,
-    )?;
+    expect("a key evicted on another handle", there.store.get(&key).await?, None)?;
     let third = there.acquire(&key, &there.other_claim()).await?;
-    expect(
-        "the number after an eviction on another handle",
-        third.number,
-        1,
-    )
+    expect("the number after an eviction on another handle", third.number, 1)
 }
 
 /// What was acknowledged is in force after a restart.
@@ -90,9 +70,7 @@ pub async fn an_answer_survives<F: Fixture>(fixture: &F) -> Verdict {
     records.push((what, before.seen(&next.key).await?, next));
     let settled = before.key_in(State::GaveUp).await?;
     let done = oncekey::store::Settlement::Done(before.completion(ANSWER));
-    let _ = before
-        .settle(&settled.key, settled.expected(), done)
-        .await?;
+    let _ = before.settle(&settled.key, settled.expected(), done).await?;
     let what = "a restart after a verdict of done".to_owned();
     records.push((what, before.seen(&settled.key).await?, settled));
     let evicted = before.owner().await?;
@@ -105,11 +83,7 @@ pub async fn an_answer_survives<F: Fixture>(fixture: &F) -> Verdict {
         after.unchanged(what, &owner.key, record).await?;
         if record.state == State::Live {
             let answer = after.complete(owner, ANSWER).await?;
-            expect(
-                "a completion by an owner from before",
-                answer,
-                Fenced::Applied,
-            )?;
+            expect("a completion by an owner from before", answer, Fenced::Applied)?;
         }
     }
     let what = "the record of a key that was evicted before the restart";
@@ -121,10 +95,7 @@ pub async fn tokens_increase_across_a_restart<F: Fixture>(fixture: &F) -> Verdic
     let before = Trial::new(fixture).await;
     let released = before.key_in(State::Released).await?;
     // A second grant at once: its token is ahead of the clock, if the clock stands still.
-    let claim = Claim {
-        lease: before.times.long,
-        ..before.claim()
-    };
+    let claim = Claim { lease: before.times.long, ..before.claim() };
     let last = before.acquire(&released.key, &claim).await?;
     let _ = before.release(&last).await?;
     fixture.restart().await;

@@ -11,9 +11,8 @@ pub async fn is_byte_for_byte<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
     let every_byte: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
-    let long: Vec<u8> = (0..100_000_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let long: Vec<u8> =
+        (0..100_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for value in [
         every_byte.as_slice(),
         &[0],
@@ -28,9 +27,7 @@ pub async fn is_byte_for_byte<F: Fixture>(fixture: &F) -> Verdict {
         &long,
     ] {
         let owner = trial.owner().await?;
-        let _ = trial
-            .complete(&owner, Bytes::copy_from_slice(value))
-            .await?;
+        let _ = trial.complete(&owner, Bytes::copy_from_slice(value)).await?;
         for store in [&trial.store, &other] {
             let outcome = store.claim(&owner.key, &trial.claim()).await?;
             replayed("a claim on a completed key", &outcome, value)?;
@@ -46,27 +43,16 @@ pub async fn an_empty_result_is_a_result<F: Fixture>(fixture: &F) -> Verdict {
     let answer = trial.complete(&owner, Bytes::new()).await?;
     expect("a completion with no bytes", answer, Fenced::Applied)?;
     let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-    replayed(
-        "a claim on a key that was completed with no bytes",
-        &outcome,
-        b"",
-    )
+    replayed("a claim on a key that was completed with no bytes", &outcome, b"")
 }
 
 /// A result that was not to be kept is replayed as done, without bytes.
 pub async fn a_result_that_was_not_kept_is_still_done<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let completion = Completion {
-        replayable: false,
-        ..trial.completion("too large to keep")
-    };
+    let completion = Completion { replayable: false, ..trial.completion("too large to keep") };
     let answer = trial.complete_as(&owner, completion).await?;
-    expect(
-        "a completion that is not replayable",
-        answer,
-        Fenced::Applied,
-    )?;
+    expect("a completion that is not replayable", answer, Fenced::Applied)?;
     let outcome = trial.claims(&owner.key, &trial.claim()).await?;
     let what = "a claim on a key whose result was not kept";
     expect(what, outcome, ClaimOutcome::Replay(None))

@@ -20,10 +20,7 @@ pub async fn claim_again_gets_the_same_grant<F: Fixture>(fixture: &F) -> Verdict
 pub async fn claim_again_moves_the_deadline_on<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let longer = Claim {
-        lease: 3 * trial.times.long,
-        ..owner.claim
-    };
+    let longer = Claim { lease: 3 * trial.times.long, ..owner.claim };
     let before = trial.seen(&owner.key).await?;
     let again = trial.acquire(&owner.key, &longer).await?;
     let extended = trial.seen(&owner.key).await?;
@@ -34,10 +31,7 @@ pub async fn claim_again_moves_the_deadline_on<F: Fixture>(fixture: &F) -> Verdi
     let to = extended.now.saturating_add(longer.lease);
     ensure(
         (from..=to).contains(&deadline),
-        format_args!(
-            "the deadline is {:?} from now, {from:?} to {to:?}",
-            longer.lease
-        ),
+        format_args!("the deadline is {:?} from now, {from:?} to {to:?}", longer.lease),
         deadline,
     )?;
     expect(
@@ -47,18 +41,11 @@ pub async fn claim_again_moves_the_deadline_on<F: Fixture>(fixture: &F) -> Verdi
     )?;
     ensure(
         again.lease_left > 2 * trial.times.long,
-        format_args!(
-            "the lease left is that of the second claim, {:?}",
-            longer.lease
-        ),
+        format_args!("the lease left is that of the second claim, {:?}", longer.lease),
         again.lease_left,
     )?;
 
-    let shorter = Claim {
-        lease: trial.times.short,
-        hold: trial.times.short,
-        ..owner.claim
-    };
+    let shorter = Claim { lease: trial.times.short, hold: trial.times.short, ..owner.claim };
     let again = trial.acquire(&owner.key, &shorter).await?;
     let what = "claiming again with a shorter lease and hold";
     trial.unchanged(what, &owner.key, &extended).await?;
@@ -74,14 +61,9 @@ pub async fn claim_again_after_the_lease_lapsed<F: Fixture>(fixture: &F) -> Verd
     let trial = Trial::new(fixture).await;
     for policy in [trial.claim(), trial.strict_claim()] {
         let owner = trial.key_in(State::Lapsed).await?;
-        let again = Claim {
-            attempt: owner.claim.attempt,
-            ..policy
-        };
+        let again = Claim { attempt: owner.claim.attempt, ..policy };
         is_granted_the_same(&trial, &owner, &again).await?;
-        trial
-            .is_in("a lapsed key claimed again", &owner.key, State::Live)
-            .await?;
+        trial.is_in("a lapsed key claimed again", &owner.key, State::Live).await?;
     }
     Ok(())
 }
@@ -109,10 +91,7 @@ pub async fn a_late_claim_of_an_ended_attempt_is_spent<F: Fixture>(fixture: &F) 
             if state != State::Retired && policy.fingerprint != owner.claim.fingerprint {
                 continue;
             }
-            let late = Claim {
-                attempt: owner.claim.attempt,
-                ..policy
-            };
+            let late = Claim { attempt: owner.claim.attempt, ..policy };
             let outcome = trial.claims(&owner.key, &late).await?;
             let what = &format!("a late copy of the claim of a {state:?} key");
             expect(what, outcome, ClaimOutcome::Spent)?;
@@ -126,11 +105,7 @@ pub async fn a_late_claim_after_completion_is_replayed<F: Fixture>(fixture: &F) 
     let trial = Trial::new(fixture).await;
     let owner = trial.key_in(State::Completed).await?;
     let outcome = trial.claims(&owner.key, &owner.claim).await?;
-    replayed(
-        "a late copy of the claim of a completed key",
-        &outcome,
-        ANSWER,
-    )
+    replayed("a late copy of the claim of a completed key", &outcome, ANSWER)
 }
 
 /// Completing again with the same bytes is applied and changes nothing, not the retention either.
@@ -147,14 +122,8 @@ pub async fn complete_again_changes_nothing<F: Fixture>(fixture: &F) -> Verdict 
             ..trial.completion(ANSWER)
         };
         let answer = trial.complete_as(&owner, again).await?;
-        expect(
-            "completing again with the same bytes",
-            answer,
-            Fenced::Applied,
-        )?;
-        trial
-            .unchanged("completing again", &owner.key, &before)
-            .await?;
+        expect("completing again with the same bytes", answer, Fenced::Applied)?;
+        trial.unchanged("completing again", &owner.key, &before).await?;
     }
     Ok(())
 }
@@ -166,11 +135,7 @@ pub async fn complete_with_other_bytes_conflicts<F: Fixture>(fixture: &F) -> Ver
     let before = trial.seen(&owner.key).await?;
     for other in ["the Answer", "the answer ", "the answe", ""] {
         let answer = trial.complete(&owner, other).await?;
-        expect(
-            "completing again with other bytes",
-            answer,
-            Fenced::Conflict,
-        )?;
+        expect("completing again with other bytes", answer, Fenced::Conflict)?;
         trial.unchanged("a conflict", &owner.key, &before).await?;
     }
     Ok(())
@@ -180,17 +145,12 @@ pub async fn complete_with_other_bytes_conflicts<F: Fixture>(fixture: &F) -> Ver
 pub async fn complete_again_without_the_bytes<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let completion = |value| Completion {
-        replayable: false,
-        ..trial.completion(value)
-    };
+    let completion = |value| Completion { replayable: false, ..trial.completion(value) };
     let _ = trial.complete_as(&owner, completion(ANSWER)).await?;
     let answer = trial.complete_as(&owner, completion(ANSWER)).await?;
     let what = "completing again with the bytes that were not kept";
     expect(what, answer, Fenced::Applied)?;
-    let answer = trial
-        .complete_as(&owner, completion(b"another answer"))
-        .await?;
+    let answer = trial.complete_as(&owner, completion(b"another answer")).await?;
     let what = "completing again with other bytes than those that were not kept";
     expect(what, answer, Fenced::Conflict)
 }
@@ -200,15 +160,10 @@ pub async fn complete_again_after_the_retention<F: Fixture>(fixture: &F) -> Verd
     let trial = Trial::new(fixture).await;
     let owner = trial.key_in(State::Retired).await?;
     let before = trial.seen(&owner.key).await?;
-    for (value, required) in [
-        (ANSWER, Fenced::Applied),
-        (b"another answer", Fenced::Conflict),
-    ] {
+    for (value, required) in [(ANSWER, Fenced::Applied), (b"another answer", Fenced::Conflict)] {
         let answer = trial.complete(&owner, value).await?;
         expect("completing again after the retention", answer, required)?;
-        trial
-            .unchanged("completing again", &owner.key, &before)
-            .await?;
+        trial.unchanged("completing again", &owner.key, &before).await?;
     }
     Ok(())
 }
@@ -220,9 +175,7 @@ pub async fn release_again_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
     let before = trial.seen(&owner.key).await?;
     let answer = trial.release_for(&owner, 3 * trial.times.long).await?;
     expect("releasing again", answer, Fenced::Applied)?;
-    trial
-        .unchanged("releasing again", &owner.key, &before)
-        .await
+    trial.unchanged("releasing again", &owner.key, &before).await
 }
 
 /// Giving up again is applied and changes nothing.
@@ -232,9 +185,7 @@ pub async fn give_up_again_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
     let before = trial.seen(&owner.key).await?;
     let answer = trial.give_up(&owner).await?;
     expect("giving up again", answer, Fenced::Applied)?;
-    trial
-        .unchanged("giving up again", &owner.key, &before)
-        .await
+    trial.unchanged("giving up again", &owner.key, &before).await
 }
 
 /// A late copy of giving up does not interrupt a released key.
@@ -250,12 +201,7 @@ pub async fn give_up_after_release_is_lost<F: Fixture>(fixture: &F) -> Verdict {
 /// A late copy of a renewal revives no attempt that ended.
 pub async fn a_late_renew_of_an_ended_attempt_is_lost<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for state in [
-        State::GaveUp,
-        State::Released,
-        State::Completed,
-        State::Retired,
-    ] {
+    for state in [State::GaveUp, State::Released, State::Completed, State::Retired] {
         let owner = trial.key_in(state).await?;
         let before = trial.seen(&owner.key).await?;
         let what = &format!("a renewal of a {state:?} key");
@@ -279,11 +225,7 @@ pub async fn an_older_progress_never_replaces_a_newer<F: Fixture>(fixture: &F) -
         let answer = trial.save(&owner, sequence, "old").await?;
         expect("a renewal with an older progress", answer, Fenced::Applied)?;
         let after = trial.seen(&owner.key).await?;
-        expect(
-            "the progress",
-            after.record.progress,
-            before.record.progress,
-        )?;
+        expect("the progress", after.record.progress, before.record.progress)?;
         ensure(
             after.record.forget_at > before.record.forget_at,
             "a renewal with an older progress extends the lease all the same",

@@ -6,7 +6,8 @@ use futures::FutureExt;
 use oncekey::Key;
 use oncekey::store::{Expected, Fenced, Settlement, State, Store, Subscription};
 
-use crate::support::{ANSWER, Call, Owner, Trial, broken, expect, soon};
+use crate::history::Operation;
+use crate::support::{ANSWER, Owner, Trial, broken, expect, soon};
 use crate::{Fixture, Verdict, Violation};
 
 /// Notifications may get lost; a store that loses this many in a row does not notify.
@@ -17,38 +18,31 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub async fn wakes_on_completion<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let completion = trial.completion(ANSWER);
-    wakes_on(&trial, State::Live, |owner| {
-        Call::complete(owner.grant, completion.clone())
-    })
-    .await
+    wakes_on(&trial, State::Live, |owner| Operation::complete(owner.grant, completion.clone()))
+        .await
 }
 
 /// A subscriber is woken by a release.
 pub async fn wakes_on_release<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let hold = trial.times.long;
-    wakes_on(&trial, State::Live, |owner| {
-        Call::release(owner.grant, hold)
-    })
-    .await
+    wakes_on(&trial, State::Live, |owner| Operation::release(owner.grant, hold)).await
 }
 
 /// A subscriber is woken when the owner gives up.
 pub async fn wakes_on_giving_up<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    wakes_on(&trial, State::Live, |owner| Call::give_up(owner.grant)).await
+    wakes_on(&trial, State::Live, |owner| Operation::give_up(owner.grant)).await
 }
 
 /// A subscriber is woken by an operator's verdict.
 pub async fn wakes_on_settlement<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let done = Settlement::Done(trial.completion(ANSWER));
-    let not_done = Settlement::NotDone {
-        hold: trial.times.long,
-    };
+    let not_done = Settlement::NotDone { hold: trial.times.long };
     for verdict in [done, not_done] {
         wakes_on(&trial, State::Lapsed, |owner| {
-            Call::settle(owner.expected(), verdict.clone())
+            Operation::settle(owner.expected(), verdict.clone())
         })
         .await?;
     }
@@ -58,7 +52,7 @@ pub async fn wakes_on_settlement<F: Fixture>(fixture: &F) -> Verdict {
 /// A subscriber is woken by an eviction.
 pub async fn wakes_on_eviction<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    wakes_on(&trial, State::Live, |_| Call::evict(Expected::Any, true)).await
+    wakes_on(&trial, State::Live, |_| Operation::evict(Expected::Any, true)).await
 }
 
 /// Every subscriber of a key is woken, also when others have gone.
@@ -94,7 +88,7 @@ pub async fn wakes_every_subscriber<F: Fixture>(fixture: &F) -> Verdict {
 async fn wakes_on<F: Fixture>(
     trial: &Trial<'_, F>,
     state: State,
-    end: impl Fn(&Owner) -> Call + Send + Sync,
+    end: impl Fn(&Owner) -> Operation + Send + Sync,
 ) -> Verdict {
     let other = trial.fixture.open().await;
     for _ in 0..TRIES {

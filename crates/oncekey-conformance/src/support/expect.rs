@@ -15,11 +15,7 @@ pub(crate) fn expect<T: fmt::Debug + PartialEq>(
     observed: T,
     required: T,
 ) -> Verdict {
-    ensure(
-        observed == required,
-        format_args!("{what}: {required:?}"),
-        &observed,
-    )
+    ensure(observed == required, format_args!("{what}: {required:?}"), &observed)
 }
 
 pub(crate) fn ensure(
@@ -27,11 +23,7 @@ pub(crate) fn ensure(
     required: impl fmt::Display,
     observed: impl fmt::Debug,
 ) -> Verdict {
-    if holds {
-        Ok(())
-    } else {
-        broken(required, observed)
-    }
+    if holds { Ok(()) } else { broken(required, observed) }
 }
 
 pub(crate) fn broken<T>(
@@ -49,25 +41,13 @@ pub(crate) fn acquired(
     outcome: ClaimOutcome,
 ) -> Result<Owner, Violation> {
     match outcome {
-        ClaimOutcome::Acquired {
-            grant,
-            number,
-            lease_left,
-            previous,
-        } => {
+        ClaimOutcome::Acquired { grant, number, lease_left, previous } => {
             expect(
                 format_args!("{what}, for the attempt that asked"),
                 grant.attempt,
                 claim.attempt,
             )?;
-            Ok(Owner {
-                key: key.clone(),
-                claim: *claim,
-                grant,
-                number,
-                lease_left,
-                previous,
-            })
+            Ok(Owner { key: key.clone(), claim: *claim, grant, number, lease_left, previous })
         }
         other => broken(format_args!("{what}: Acquired"), other),
     }

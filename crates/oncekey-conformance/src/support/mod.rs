@@ -7,7 +7,7 @@ mod race;
 mod step;
 mod trial;
 
-pub(crate) use call::{Answer, Call, Sent};
+pub(crate) use call::{Call, call, purge};
 pub(crate) use expect::{acquired, broken, busy, corrupt, ensure, expect, replayed};
 pub(crate) use race::Race;
 pub(crate) use step::{Stepped, soon, step};

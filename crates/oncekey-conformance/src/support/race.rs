@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use oncekey::Key;
-use oncekey::store::{Store, StoreError};
+use oncekey::store::Store;
 
-use super::call::{Answer, Call, Sent};
+use super::call::{Call, call};
 use super::step::{Stepped, step};
+use crate::history::{Answer, Operation};
 use crate::{Fixture, Verdict, Violation};
 
 /// Awaits of one call at which others are let past it.
@@ -35,7 +36,7 @@ pub(crate) struct Race {
 enum Phase {
     /// One call stands still after some polls, while the others run.
     Paused {
-        call: usize,
+        place: usize,
         polls: usize,
     },
     Threads,
@@ -43,11 +44,7 @@ enum Phase {
 
 impl Race {
     pub(crate) fn new() -> Self {
-        Self {
-            phase: Phase::Paused { call: 0, polls: 1 },
-            met: 0,
-            started: Instant::now(),
-        }
+        Self { phase: Phase::Paused { place: 0, polls: 1 }, met: 0, started: Instant::now() }
     }
 
     /// Whether another round is to be run.
@@ -59,37 +56,31 @@ impl Race {
         }
     }
 
-    /// Sends `calls` on `key` at the same time, as far as it can be had, on both handles in turn.
-    pub(crate) async fn calls<F: Fixture>(
+    /// Sends `operations` on `key` at the same time, as far as it can be had, on both handles in turn.
+    pub(crate) async fn operations<F: Fixture>(
         &mut self,
         handles: [&dyn Store; 2],
         key: &Key,
-        calls: &[Call],
-    ) -> Result<Vec<Answer>, StoreError> {
+        operations: &[Operation],
+    ) -> Result<Vec<Answer>, Violation> {
         let handles = handles.into_iter().cycle();
-        let calls = calls.iter().zip(handles);
-        let sent = calls.map(|(call, store)| call.send(store, key)).collect();
-        self.round::<F>(sent).await
+        let operations = operations.iter().zip(handles);
+        let calls = operations.map(|(operation, store)| call(operation, store, key));
+        self.calls::<F>(calls.collect()).await
     }
 
-    /// The same for calls of any kind.
-    pub(crate) async fn round<F: Fixture>(
+    /// The same for calls of any kind. The answers are in the order of those that have one.
+    pub(crate) async fn calls<F: Fixture>(
         &mut self,
-        calls: Vec<Sent<'_>>,
-    ) -> Result<Vec<Answer>, StoreError> {
+        calls: Vec<Call<'_>>,
+    ) -> Result<Vec<Answer>, Violation> {
         let answers = match self.phase {
-            Phase::Paused { call, polls } => {
-                let last = calls.len() == call + 1;
-                let (met, answers) = around(calls, call, polls).await;
+            Phase::Paused { place, polls } => {
+                let last = calls.len() == place + 1;
+                let (met, answers) = around(calls, place, polls).await;
                 self.phase = match met && polls < MOST_PAUSES {
-                    true => Phase::Paused {
-                        call,
-                        polls: polls + 1,
-                    },
-                    false if !last => Phase::Paused {
-                        call: call + 1,
-                        polls: 1,
-                    },
+                    true => Phase::Paused { place, polls: polls + 1 },
+                    false if !last => Phase::Paused { place: place + 1, polls: 1 },
                     false => Phase::Threads,
                 };
                 self.started = Instant::now();
@@ -101,7 +92,8 @@ impl Race {
                 answers
             }
         };
-        answers.into_iter().collect()
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Fails unless calls met on threads.
@@ -144,10 +136,8 @@ fn on_threads<F: Fixture, T: Send>(calls: Vec<BoxFuture<'_, T>>) -> (bool, Vec<T
     let gate = Gate::new(calls.len());
     thread::scope(|scope| {
         let gate = &gate;
-        let threads: Vec<_> = calls
-            .into_iter()
-            .map(|call| scope.spawn(move || gate.pass::<F, _>(call)))
-            .collect();
+        let threads: Vec<_> =
+            calls.into_iter().map(|call| scope.spawn(move || gate.pass::<F, _>(call))).collect();
         let (outputs, spans): (_, Vec<_>) = threads.into_iter().map(join).unzip();
         (any_met(&spans), outputs)
     })
@@ -175,9 +165,7 @@ struct Gate {
 
 impl Gate {
     const fn new(threads: usize) -> Self {
-        Self {
-            missing: AtomicUsize::new(threads),
-        }
+        Self { missing: AtomicUsize::new(threads) }
     }
 
     fn pass<F: Fixture, T: Send>(&self, call: impl Future<Output = T> + Send) -> (T, Span) {
@@ -194,7 +182,7 @@ impl Gate {
         let mut spins = 0_u32;
         while self.missing.load(Ordering::Acquire) > 0 {
             spins += 1;
-            if spins % 256 == 0 {
+            if spins.is_multiple_of(256) {
                 thread::yield_now();
             } else {
                 std::hint::spin_loop();

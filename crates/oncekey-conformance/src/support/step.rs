@@ -47,11 +47,7 @@ impl<'a, T> Paused<'a, T> {
         let bell = &self.bell;
         let rung = poll_fn(|context| {
             bell.listener.register(context.waker());
-            if bell.rung.swap(false, Ordering::AcqRel) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if bell.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
         });
         let _ = soon(PATIENCE, rung).await;
     }

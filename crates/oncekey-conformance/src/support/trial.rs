@@ -119,19 +119,12 @@ impl<'f, F: Fixture> Trial<'f, F> {
 
     /// The same, refusing whatever can be refused.
     pub(crate) fn strict_claim(&self) -> Claim {
-        Claim {
-            on_interrupted: OnInterrupted::Refuse,
-            on_retired: OnRetired::Tell,
-            ..self.claim()
-        }
+        Claim { on_interrupted: OnInterrupted::Refuse, on_retired: OnRetired::Tell, ..self.claim() }
     }
 
     /// The same as [`claim`](Self::claim), for another request.
     pub(crate) fn other_claim(&self) -> Claim {
-        Claim {
-            fingerprint: Fingerprint::of("another request"),
-            ..self.claim()
-        }
+        Claim { fingerprint: Fingerprint::of("another request"), ..self.claim() }
     }
 
     /// A result that is kept and remembered for long.
@@ -165,10 +158,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
             State::Lapsed => self.times.short,
             _ => self.times.long,
         };
-        let claim = Claim {
-            lease,
-            ..self.claim()
-        };
+        let claim = Claim { lease, ..self.claim() };
         let owner = self.acquire(&self.key(), &claim).await?;
         let ended = match state {
             State::Live => Fenced::Applied,
@@ -180,10 +170,8 @@ impl<'f, F: Fixture> Trial<'f, F> {
             State::Released => self.release(&owner).await?,
             State::Completed => self.complete(&owner, ANSWER).await?,
             State::Retired => {
-                let completion = Completion {
-                    retention: self.times.short,
-                    ..self.completion(ANSWER)
-                };
+                let completion =
+                    Completion { retention: self.times.short, ..self.completion(ANSWER) };
                 let fenced = self.complete_as(&owner, completion).await?;
                 self.pass(self.times.short).await;
                 fenced
@@ -198,11 +186,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
     }
 
     pub(crate) async fn renew(&self, owner: &Owner, lease: Duration) -> Result<Fenced, Violation> {
-        let renew = Renew {
-            grant: owner.grant,
-            lease,
-            progress: None,
-        };
+        let renew = Renew { grant: owner.grant, lease, progress: None };
         Ok(self.store.renew(&owner.key, &renew).await?)
     }
 
@@ -216,10 +200,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
         let renew = Renew {
             grant: owner.grant,
             lease: owner.claim.lease,
-            progress: Some(Progress {
-                sequence,
-                data: data.into(),
-            }),
+            progress: Some(Progress { sequence, data: data.into() }),
         };
         Ok(self.store.renew(&owner.key, &renew).await?)
     }
@@ -237,10 +218,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
         owner: &Owner,
         completion: Completion,
     ) -> Result<Fenced, Violation> {
-        let complete = Complete {
-            grant: owner.grant,
-            completion,
-        };
+        let complete = Complete { grant: owner.grant, completion };
         Ok(self.store.complete(&owner.key, &complete).await?)
     }
 
@@ -261,10 +239,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
     }
 
     async fn abandon(&self, owner: &Owner, known: Known) -> Result<Fenced, Violation> {
-        let abandon = Abandon {
-            grant: owner.grant,
-            known,
-        };
+        let abandon = Abandon { grant: owner.grant, known };
         Ok(self.store.abandon(&owner.key, &abandon).await?)
     }
 
@@ -274,10 +249,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
         expected: Expected,
         settlement: Settlement,
     ) -> Result<Fenced, Violation> {
-        let settle = Settle {
-            expected,
-            settlement,
-        };
+        let settle = Settle { expected, settlement };
         Ok(self.store.settle(key, &settle).await?)
     }
 
