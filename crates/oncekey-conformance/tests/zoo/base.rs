@@ -112,12 +112,7 @@ impl Database {
     }
 
     pub(crate) fn seen<'a>(&'a self, key: &'a [u8], record: Option<&'a Record>) -> Seen<'a> {
-        Seen {
-            key,
-            record,
-            now: self.now(),
-            notes: &self.notes,
-        }
+        Seen { key, record, now: self.now(), notes: &self.notes }
     }
 
     pub(crate) fn subscribe(&self, key: Vec<u8>) -> UnboundedReceiver<()> {
@@ -149,11 +144,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) fn new(database: Arc<Database>) -> Self {
-        Self {
-            database,
-            private: Mutex::default(),
-            dropped: AtomicU64::new(0),
-        }
+        Self { database, private: Mutex::default(), dropped: AtomicU64::new(0) }
     }
 
     /// One command: read, decide and write under the lock, unless the defect tears them apart.
@@ -182,12 +173,7 @@ impl Handle {
                     Change::Keep => None,
                     _ => (database.defect.tears)(op, seen),
                 };
-                self.write(
-                    &mut tables,
-                    op,
-                    key,
-                    tears.as_ref().unwrap_or(&decided.change),
-                )?;
+                self.write(&mut tables, op, key, tears.as_ref().unwrap_or(&decided.change))?;
                 (seen.record.cloned(), seen.now, decided, tears.is_some())
             };
             if !tears {
@@ -198,10 +184,7 @@ impl Handle {
             pause().await;
             let mut tables = lock(&database.tables);
             let found = self.read(&tables, op, key)?;
-            let seen = Seen {
-                now,
-                ..database.seen(key, record.as_ref())
-            };
+            let seen = Seen { now, ..database.seen(key, record.as_ref()) };
             match (database.defect.mends)(seen, found.as_ref()) {
                 Mend::Write => {
                     self.write(&mut tables, op, key, &decided.change)?;
@@ -283,12 +266,7 @@ impl Handle {
         key: &[u8],
         change: &Change,
     ) -> Result<(), StoreError> {
-        let Database {
-            defect,
-            notes,
-            capacity,
-            ..
-        } = &*self.database;
+        let Database { defect, notes, capacity, .. } = &*self.database;
         let new = match change {
             Change::Keep => return Ok(()),
             Change::Remove => None,
@@ -335,11 +313,7 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn new(handle: &'a Handle) -> Self {
-        Self {
-            handle,
-            before: handle.dropped.load(Ordering::SeqCst),
-            ended: false,
-        }
+        Self { handle, before: handle.dropped.load(Ordering::SeqCst), ended: false }
     }
 
     /// Fails if the connection that this call shares was closed by the drop of another.

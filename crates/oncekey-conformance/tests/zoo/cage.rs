@@ -32,9 +32,7 @@ pub(crate) struct Cage {
 #[async_trait]
 impl Fixture for Cage {
     async fn create() -> Self {
-        Self {
-            database: Arc::new(Database::new(DEFECT.get())),
-        }
+        Self { database: Arc::new(Database::new(DEFECT.get())) }
     }
 
     async fn open(&self) -> Arc<dyn Store> {
@@ -62,8 +60,7 @@ impl Fixture for Cage {
     }
 
     async fn damage(&self, key: &Key, damage: Damage) {
-        self.database
-            .damage(key.as_bytes(), |bytes| hurt(bytes, damage));
+        self.database.damage(key.as_bytes(), |bytes| hurt(bytes, damage));
     }
 
     async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {

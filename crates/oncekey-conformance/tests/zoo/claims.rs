@@ -18,11 +18,7 @@ pub(crate) fn first_grant_has_a_past() -> Defect {
                 && let ClaimOutcome::Acquired { previous, .. } = &mut decided.outcome
             {
                 let (cause, token) = (Cause::Lapsed, FencingToken::new(1));
-                *previous = Some(Previous {
-                    cause,
-                    token,
-                    progress: None,
-                });
+                *previous = Some(Previous { cause, token, progress: None });
                 return edit(decided, |record| {
                     record.previous = Some(Replaced { cause, token });
                 });
@@ -51,10 +47,9 @@ pub(crate) fn reads_back_the_fingerprint() -> Defect {
     Defect {
         fault: "claim::refuses_while_the_owner_lives",
         claim: |seen, claim| match (seen.decide(claim).outcome, seen.record) {
-            (ClaimOutcome::Busy { .. }, Some(record)) => seen.decide(&Claim {
-                attempt: record.attempt,
-                ..*claim
-            }),
+            (ClaimOutcome::Busy { .. }, Some(record)) => {
+                seen.decide(&Claim { attempt: record.attempt, ..*claim })
+            }
             _ => seen.decide(claim),
         },
         ..SOUND
@@ -96,9 +91,9 @@ pub(crate) fn come_back_at_once() -> Defect {
         fault: "claim::busy_says_when_the_lease_lapses",
         claim: |seen, claim| {
             refuse(seen.decide(claim), |outcome| match outcome {
-                ClaimOutcome::Busy { .. } => Some(ClaimOutcome::Busy {
-                    retry_after: Duration::ZERO,
-                }),
+                ClaimOutcome::Busy { .. } => {
+                    Some(ClaimOutcome::Busy { retry_after: Duration::ZERO })
+                }
                 _ => None,
             })
         },
@@ -126,10 +121,7 @@ pub(crate) fn polling_extends() -> Defect {
         claim: |seen, claim| {
             let mut decided = seen.decide(claim);
             if let (ClaimOutcome::Busy { .. }, Some(record)) = (&decided.outcome, seen.record) {
-                let as_owner = Claim {
-                    attempt: record.attempt,
-                    ..*claim
-                };
+                let as_owner = Claim { attempt: record.attempt, ..*claim };
                 decided.change = seen.decide(&as_owner).change;
             }
             decided
@@ -182,9 +174,9 @@ pub(crate) fn never_replays() -> Defect {
         fault: "complete::records_the_result",
         claim: |seen, claim| {
             refuse(seen.decide(claim), |outcome| match outcome {
-                ClaimOutcome::Replay(_) if !seen.is_of(claim.attempt) => Some(ClaimOutcome::Busy {
-                    retry_after: Duration::from_secs(1),
-                }),
+                ClaimOutcome::Replay(_) if !seen.is_of(claim.attempt) => {
+                    Some(ClaimOutcome::Busy { retry_after: Duration::from_secs(1) })
+                }
                 _ => None,
             })
         },
@@ -196,12 +188,7 @@ pub(crate) fn never_replays() -> Defect {
 pub(crate) fn remembers_the_retired() -> Defect {
     Defect {
         fault: "expiry::a_retired_key_is_as_new",
-        claim: |seen, claim| {
-            seen.decide(&Claim {
-                on_retired: OnRetired::Tell,
-                ..*claim
-            })
-        },
+        claim: |seen, claim| seen.decide(&Claim { on_retired: OnRetired::Tell, ..*claim }),
         ..SOUND
     }
 }
@@ -210,12 +197,7 @@ pub(crate) fn remembers_the_retired() -> Defect {
 pub(crate) fn forgets_the_retired() -> Defect {
     Defect {
         fault: "expiry::a_retired_key_is_told_if_asked",
-        claim: |seen, claim| {
-            seen.decide(&Claim {
-                on_retired: OnRetired::Forget,
-                ..*claim
-            })
-        },
+        claim: |seen, claim| seen.decide(&Claim { on_retired: OnRetired::Forget, ..*claim }),
         ..SOUND
     }
 }

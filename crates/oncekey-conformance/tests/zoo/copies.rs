@@ -15,9 +15,7 @@ pub(crate) fn own_retry_is_busy() -> Defect {
         claim: |seen, claim| {
             refuse(seen.decide(claim), |outcome| match outcome {
                 ClaimOutcome::Acquired { lease_left, .. } if seen.is(State::Live) => {
-                    Some(ClaimOutcome::Busy {
-                        retry_after: *lease_left,
-                    })
+                    Some(ClaimOutcome::Busy { retry_after: *lease_left })
                 }
                 _ => None,
             })
@@ -88,13 +86,11 @@ pub(crate) fn own_retry_is_promised_nothing_new() -> Defect {
     Defect {
         fault: "retry::claim_again_moves_the_deadline_on",
         claim: |seen, claim| match (seen.decide(claim), seen.record) {
-            (
-                Transition {
-                    outcome: outcome @ ClaimOutcome::Acquired { .. },
-                    ..
-                },
-                Some(record),
-            ) if seen.is(State::Live) && record.attempt == claim.attempt => keep(outcome),
+            (Transition { outcome: outcome @ ClaimOutcome::Acquired { .. }, .. }, Some(record))
+                if seen.is(State::Live) && record.attempt == claim.attempt =>
+            {
+                keep(outcome)
+            }
             (decided, _) => decided,
         },
         ..SOUND
@@ -241,10 +237,7 @@ pub(crate) fn retired_matches_anything() -> Defect {
 fn has_bytes(seen: Seen<'_>) -> bool {
     matches!(
         seen.record.map(|record| &record.status),
-        Some(Status::Completed {
-            value: StoredValue::Replayable(_),
-            ..
-        })
+        Some(Status::Completed { value: StoredValue::Replayable(_), .. })
     )
 }
 
@@ -257,9 +250,7 @@ pub(crate) fn second_release_is_lost() -> Defect {
     Defect {
         fault: "retry::release_again_changes_nothing",
         abandon: |seen, abandon| {
-            refuse(seen.decide(abandon), |_| {
-                seen.is(State::Released).then_some(Fenced::Lost)
-            })
+            refuse(seen.decide(abandon), |_| seen.is(State::Released).then_some(Fenced::Lost))
         },
         ..SOUND
     }

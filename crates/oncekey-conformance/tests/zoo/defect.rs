@@ -81,12 +81,7 @@ pub(crate) const SOUND: Defect = Defect {
     abandon: |seen, abandon| seen.decide(abandon),
     settle: |seen, settle| seen.decide(settle),
     evict: |seen, evict| seen.decide(evict),
-    get: |seen| {
-        keep(
-            seen.record
-                .map(|record| Observed::new(record.clone(), seen.now)),
-        )
-    },
+    get: |seen| keep(seen.record.map(|record| Observed::new(record.clone(), seen.now))),
     key: <[u8]>::to_vec,
     stored: |_, _, _| {},
     undecodable: |_, _, error| Err(error),
@@ -100,10 +95,7 @@ pub(crate) const SOUND: Defect = Defect {
     leaks: Leak::Nothing,
     is_durable: |_| true,
     boot: |_, _| {},
-    is_due: |seen| {
-        seen.record
-            .is_some_and(|record| record.is_purgeable(seen.now))
-    },
+    is_due: |seen| seen.record.is_some_and(|record| record.is_purgeable(seen.now)),
     sweep_limit: |limit| limit,
     sweep_admits_more: true,
     sweep_stops_at_damage: false,
@@ -143,10 +135,7 @@ impl Op {
     }
 
     pub(crate) const fn ends_an_attempt(self) -> bool {
-        matches!(
-            self,
-            Self::Complete | Self::Abandon | Self::Settle | Self::Evict
-        )
+        matches!(self, Self::Complete | Self::Abandon | Self::Settle | Self::Evict)
     }
 }
 
@@ -212,8 +201,7 @@ impl<'a> Seen<'a> {
     }
 
     pub(crate) fn is(self, state: State) -> bool {
-        self.record
-            .is_some_and(|record| record.state(self.now) == state)
+        self.record.is_some_and(|record| record.state(self.now) == state)
     }
 
     pub(crate) fn is_interrupted(self) -> bool {
@@ -249,17 +237,11 @@ impl<'a> Seen<'a> {
 }
 
 pub(crate) const fn keep<O>(outcome: O) -> Transition<O> {
-    Transition {
-        change: Change::Keep,
-        outcome,
-    }
+    Transition { change: Change::Keep, outcome }
 }
 
 pub(crate) const fn remove<O>(outcome: O) -> Transition<O> {
-    Transition {
-        change: Change::Remove,
-        outcome,
-    }
+    Transition { change: Change::Remove, outcome }
 }
 
 /// The decision, with what it writes changed.

@@ -16,9 +16,7 @@ pub(crate) fn release_waits_for_the_lease() -> Defect {
             // Where the lease would have ended: the hold of these releases is not shorter.
             refuse(seen.decide(claim), |outcome| match outcome {
                 ClaimOutcome::Acquired { .. } if seen.is(State::Released) => {
-                    Some(ClaimOutcome::Busy {
-                        retry_after: Duration::from_secs(1),
-                    })
+                    Some(ClaimOutcome::Busy { retry_after: Duration::from_secs(1) })
                 }
                 _ => None,
             })
@@ -100,9 +98,7 @@ fn release_despite(
 ) -> Transition<Fenced> {
     match abandon.known {
         Known::NotStarted { .. } if !seen.is(State::GaveUp) => seen.decide_as(abandon, |record| {
-            record
-                .progress
-                .take_if(|progress| ignored(progress.sequence));
+            record.progress.take_if(|progress| ignored(progress.sequence));
         }),
         _ => seen.decide(abandon),
     }
@@ -192,10 +188,7 @@ pub(crate) fn release_forgets() -> Defect {
         abandon: |seen, abandon| {
             let decided = seen.decide(abandon);
             match &decided.change {
-                Change::Put(Record {
-                    status: Status::Released,
-                    ..
-                }) => remove(Fenced::Applied),
+                Change::Put(Record { status: Status::Released, .. }) => remove(Fenced::Applied),
                 _ => decided,
             }
         },
@@ -211,10 +204,9 @@ pub(crate) fn unknown_is_nothing() -> Defect {
         abandon: |seen, abandon| {
             let hold = Duration::from_secs(3600);
             match abandon.known {
-                Known::Unknown if seen.is(State::Live) => seen.decide(&Abandon {
-                    known: Known::NotStarted { hold },
-                    ..*abandon
-                }),
+                Known::Unknown if seen.is(State::Live) => {
+                    seen.decide(&Abandon { known: Known::NotStarted { hold }, ..*abandon })
+                }
                 _ => seen.decide(abandon),
             }
         },

@@ -280,9 +280,7 @@ pub(crate) fn gone_is_lost() -> Defect {
     Defect {
         fault: "fencing::nothing_is_known_of_an_absent_key",
         renew: |seen, renew| {
-            refuse(seen.decide(renew), |outcome| {
-                (*outcome == Fenced::Gone).then_some(Fenced::Lost)
-            })
+            refuse(seen.decide(renew), |outcome| (*outcome == Fenced::Gone).then_some(Fenced::Lost))
         },
         ..SOUND
     }

@@ -126,11 +126,9 @@ pub(crate) fn compares_a_checksum() -> Defect {
     Defect {
         fault: "fingerprint::is_compared_whole",
         claim: |seen, claim| match seen.record {
-            Some(record) if checksum(record.fingerprint) == checksum(claim.fingerprint) => seen
-                .decide(&Claim {
-                    fingerprint: record.fingerprint,
-                    ..*claim
-                }),
+            Some(record) if checksum(record.fingerprint) == checksum(claim.fingerprint) => {
+                seen.decide(&Claim { fingerprint: record.fingerprint, ..*claim })
+            }
             _ => seen.decide(claim),
         },
         ..SOUND
@@ -146,11 +144,9 @@ pub(crate) fn forgets_the_algorithm() -> Defect {
     Defect {
         fault: "fingerprint::is_compared_whole",
         claim: |seen, claim| match seen.record {
-            Some(record) if record.fingerprint.digest() == claim.fingerprint.digest() => seen
-                .decide(&Claim {
-                    fingerprint: record.fingerprint,
-                    ..*claim
-                }),
+            Some(record) if record.fingerprint.digest() == claim.fingerprint.digest() => {
+                seen.decide(&Claim { fingerprint: record.fingerprint, ..*claim })
+            }
             _ => seen.decide(claim),
         },
         ..SOUND
@@ -172,10 +168,9 @@ pub(crate) fn trusts_its_own_attempt() -> Defect {
 /// What is decided when the fingerprint is not looked at in this state.
 fn blind(seen: Seen<'_>, claim: &Claim, state: State) -> Transition<ClaimOutcome> {
     match seen.record {
-        Some(record) if seen.is(state) => seen.decide(&Claim {
-            fingerprint: record.fingerprint,
-            ..*claim
-        }),
+        Some(record) if seen.is(state) => {
+            seen.decide(&Claim { fingerprint: record.fingerprint, ..*claim })
+        }
         _ => seen.decide(claim),
     }
 }

@@ -15,11 +15,7 @@ pub(crate) fn no_operation() -> Defect {
 
 /// Joins the parts with a colon: `a:b` and `c` are `a` and `b:c`.
 pub(crate) fn joins_with_a_colon() -> Defect {
-    folded(|key| {
-        fold(key, |principal, operation, id| {
-            vec![principal, operation, id]
-        })
-    })
+    folded(|key| fold(key, |principal, operation, id| vec![principal, operation, id]))
 }
 
 /// A collation that knows no case.
@@ -45,9 +41,7 @@ pub(crate) fn ends_at_nul() -> Defect {
 pub(crate) fn numbers_are_numbers() -> Defect {
     folded(|key| {
         let (scope, id) = split(key);
-        let number = std::str::from_utf8(id)
-            .ok()
-            .and_then(|id| id.parse::<u64>().ok());
+        let number = std::str::from_utf8(id).ok().and_then(|id| id.parse::<u64>().ok());
         match number {
             Some(number) => [scope, number.to_string().as_bytes()].concat(),
             None => key.to_vec(),
@@ -73,11 +67,7 @@ pub(crate) fn cuts_long_keys() -> Defect {
 }
 
 const fn folded(key: fn(&[u8]) -> Vec<u8>) -> Defect {
-    Defect {
-        fault: "limits::near_identical_keys_are_distinct",
-        key,
-        ..SOUND
-    }
+    Defect { fault: "limits::near_identical_keys_are_distinct", key, ..SOUND }
 }
 
 /// The scope, as encoded, and the id.

@@ -84,10 +84,7 @@ fn in_parallel(jobs: usize, run: impl Fn(usize) + Sync) {
 pub(crate) fn assert_rejected(defect: Defect) {
     exhibit(defect);
     let rule = defect.fault;
-    assert!(
-        verdict::<Cage>(rule).is_err(),
-        "{rule} accepts a store with the fault that it names"
-    );
+    assert!(verdict::<Cage>(rule).is_err(), "{rule} accepts a store with the fault that it names");
 }
 
 #[test]

@@ -66,18 +66,12 @@ fn a_storage_whose_swaps_are_mostly_unknown_passes() {
 
 #[test]
 fn a_storage_that_shrinks_what_is_retired_passes() {
-    assert_accepted(Quirks {
-        shrinks_the_retired: true,
-        ..USUAL
-    });
+    assert_accepted(Quirks { shrinks_the_retired: true, ..USUAL });
 }
 
 #[test]
 fn a_storage_that_forgets_by_itself_passes() {
-    assert_accepted(Quirks {
-        removes_by_itself: true,
-        ..USUAL
-    });
+    assert_accepted(Quirks { removes_by_itself: true, ..USUAL });
 }
 
 #[test]
@@ -87,18 +81,12 @@ fn a_storage_that_waits_all_the_time_passes() {
 
 #[test]
 fn a_storage_that_never_notifies_passes() {
-    assert_accepted(Quirks {
-        is_silent: true,
-        ..USUAL
-    });
+    assert_accepted(Quirks { is_silent: true, ..USUAL });
 }
 
 #[test]
 fn a_clock_that_never_shows_the_same_time_twice_passes() {
-    assert_accepted(Quirks {
-        tick: Duration::from_micros(1),
-        ..USUAL
-    });
+    assert_accepted(Quirks { tick: Duration::from_micros(1), ..USUAL });
 }
 
 fn assert_accepted(quirks: Quirks) {
@@ -146,10 +134,9 @@ impl Shelf {
 
     /// What becomes of an entry as time goes by.
     fn age(&self, entry: &mut Entry, now: Timestamp) {
-        if let (true, Ok(mut record)) = (
-            self.quirks.shrinks_the_retired,
-            Record::decode(&entry.bytes),
-        ) && record.state(now) == State::Retired
+        if let (true, Ok(mut record)) =
+            (self.quirks.shrinks_the_retired, Record::decode(&entry.bytes))
+            && record.state(now) == State::Retired
             && let Status::Completed { value, .. } = &mut record.status
             && let Some(bytes) = value.replay()
         {
@@ -175,10 +162,7 @@ impl CompareAndSwap for Odd {
             }
             let found = entries.get_mut(key).map(|(version, entry)| {
                 self.0.age(entry, now);
-                Versioned {
-                    version: (*version).into(),
-                    bytes: entry.bytes.clone(),
-                }
+                Versioned { version: (*version).into(), bytes: entry.bytes.clone() }
             });
             (found, now)
         };
@@ -264,9 +248,7 @@ impl Fixture for OddFixture {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::injected_time()
-            .with(Capability::Damage)
-            .with(Capability::Bounded)
+        Capabilities::injected_time().with(Capability::Damage).with(Capability::Bounded)
     }
 
     async fn damage(&self, key: &Key, damage: Damage) {

@@ -20,12 +20,7 @@ pub(crate) fn settle_overrules_the_living() -> Defect {
 pub(crate) fn settles_whoever_is_there() -> Defect {
     Defect {
         fault: "operator::settle_names_its_attempt",
-        settle: |seen, settle| {
-            seen.decide(&Settle {
-                expected: Expected::Any,
-                ..settle.clone()
-            })
-        },
+        settle: |seen, settle| seen.decide(&Settle { expected: Expected::Any, ..settle.clone() }),
         ..SOUND
     }
 }
@@ -109,12 +104,7 @@ pub(crate) fn settle_erases_the_result() -> Defect {
 pub(crate) fn evicts_the_living() -> Defect {
     Defect {
         fault: "operator::evict_spares_a_live_owner",
-        evict: |seen, evict| {
-            seen.decide(&Evict {
-                force: true,
-                ..*evict
-            })
-        },
+        evict: |seen, evict| seen.decide(&Evict { force: true, ..*evict }),
         ..SOUND
     }
 }
@@ -123,12 +113,7 @@ pub(crate) fn evicts_the_living() -> Defect {
 pub(crate) fn force_is_no_force() -> Defect {
     Defect {
         fault: "operator::evict_by_force_removes_a_live_owner",
-        evict: |seen, evict| {
-            seen.decide(&Evict {
-                force: false,
-                ..*evict
-            })
-        },
+        evict: |seen, evict| seen.decide(&Evict { force: false, ..*evict }),
         ..SOUND
     }
 }
@@ -137,12 +122,7 @@ pub(crate) fn force_is_no_force() -> Defect {
 pub(crate) fn evicts_whoever_is_there() -> Defect {
     Defect {
         fault: "operator::evict_names_its_attempt",
-        evict: |seen, evict| {
-            seen.decide(&Evict {
-                expected: Expected::Any,
-                ..*evict
-            })
-        },
+        evict: |seen, evict| seen.decide(&Evict { expected: Expected::Any, ..*evict }),
         ..SOUND
     }
 }

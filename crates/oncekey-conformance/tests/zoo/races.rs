@@ -127,9 +127,5 @@ pub(crate) fn two_results_are_recorded() -> Defect {
 /// The time is read before the wait for the lock, like `now()` in a transaction or `EXCLUDED.lease`
 /// in an upsert: after a long wait the lease that is granted has lapsed already.
 pub(crate) fn reads_the_time_first() -> Defect {
-    Defect {
-        fault: "history::is_linearizable",
-        reads_time_early: true,
-        ..SOUND
-    }
+    Defect { fault: "history::is_linearizable", reads_time_early: true, ..SOUND }
 }

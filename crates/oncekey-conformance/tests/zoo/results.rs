@@ -96,9 +96,7 @@ pub(crate) fn results_are_text() -> Defect {
     Defect {
         fault: "replay::is_byte_for_byte",
         stored: |_, _, record| {
-            change_value(record, |value| {
-                Some(String::from_utf8_lossy(value).into_owned().into())
-            });
+            change_value(record, |value| Some(String::from_utf8_lossy(value).into_owned().into()));
         },
         ..SOUND
     }
@@ -109,9 +107,7 @@ pub(crate) fn streams_are_braces() -> Defect {
     Defect {
         fault: "replay::is_byte_for_byte",
         stored: |_, _, record| {
-            change_value(record, |value| {
-                std::str::from_utf8(value).is_err().then(|| "{}".into())
-            });
+            change_value(record, |value| std::str::from_utf8(value).is_err().then(|| "{}".into()));
         },
         ..SOUND
     }
@@ -122,19 +118,14 @@ pub(crate) fn cuts_long_results() -> Defect {
     Defect {
         fault: "limits::a_large_result_fits_or_is_refused",
         stored: |_, _, record| {
-            change_value(record, |value| {
-                (value.len() > 65_535).then(|| value.slice(..65_535))
-            });
+            change_value(record, |value| (value.len() > 65_535).then(|| value.slice(..65_535)));
         },
         ..SOUND
     }
 }
 
 fn change_value(record: &mut Record, change: impl FnOnce(&Bytes) -> Option<Bytes>) {
-    if let Status::Completed {
-        value: StoredValue::Replayable(value),
-        ..
-    } = &mut record.status
+    if let Status::Completed { value: StoredValue::Replayable(value), .. } = &mut record.status
         && let Some(changed) = change(value)
     {
         *value = changed;

@@ -16,39 +16,32 @@ use crate::defect::{Defect, Op, keep, remove};
 impl Store for Handle {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         let (defect, key) = self.at(key);
-        self.run(Op::Claim, &key, |seen| (defect.claim)(seen, claim))
-            .await
+        self.run(Op::Claim, &key, |seen| (defect.claim)(seen, claim)).await
     }
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
         let (defect, key) = self.at(key);
-        self.run(Op::Renew, &key, |seen| (defect.renew)(seen, renew))
-            .await
+        self.run(Op::Renew, &key, |seen| (defect.renew)(seen, renew)).await
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
         let (defect, key) = self.at(key);
-        self.run(Op::Complete, &key, |seen| (defect.complete)(seen, complete))
-            .await
+        self.run(Op::Complete, &key, |seen| (defect.complete)(seen, complete)).await
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
         let (defect, key) = self.at(key);
-        self.run(Op::Abandon, &key, |seen| (defect.abandon)(seen, abandon))
-            .await
+        self.run(Op::Abandon, &key, |seen| (defect.abandon)(seen, abandon)).await
     }
 
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
         let (defect, key) = self.at(key);
-        self.run(Op::Settle, &key, |seen| (defect.settle)(seen, settle))
-            .await
+        self.run(Op::Settle, &key, |seen| (defect.settle)(seen, settle)).await
     }
 
     async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
         let (defect, key) = self.at(key);
-        let evicted = self
-            .run(Op::Evict, &key, |seen| (defect.evict)(seen, evict))
-            .await;
+        let evicted = self.run(Op::Evict, &key, |seen| (defect.evict)(seen, evict)).await;
         match evicted {
             Err(error)
                 if error.kind() == ErrorKind::Corrupt
@@ -91,10 +84,7 @@ impl Store for Handle {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Purged {
-            removed,
-            more: limit > 0 && due.len() > limit && defect.sweep_admits_more,
-        })
+        Ok(Purged { removed, more: limit > 0 && due.len() > limit && defect.sweep_admits_more })
     }
 
     fn watch(&self) -> Option<&dyn Watch> {
@@ -133,11 +123,7 @@ impl Inspect for Handle {
         pause().await;
         let defect = self.database.defect;
         let now = self.database.now();
-        let mut page = Page {
-            entries: Vec::new(),
-            undecodable: 0,
-            next: None,
-        };
+        let mut page = Page { entries: Vec::new(), undecodable: 0, next: None };
         let after = query.after.as_ref().map_or(&[][..], Cursor::as_bytes);
         let mut looked_at: &[u8] = &[];
         let rows = self.database.rows();

@@ -8,20 +8,12 @@ use crate::defect::{Defect, Leak, Op, SOUND, Source};
 
 /// A set in the memory of each process. As in Lemmy: the second machine knows nothing.
 pub(crate) fn every_process_for_itself() -> Defect {
-    Defect {
-        fault: "reopen::a_second_handle_agrees",
-        source: |_| Source::Handle,
-        ..SOUND
-    }
+    Defect { fault: "reopen::a_second_handle_agrees", source: |_| Source::Handle, ..SOUND }
 }
 
 /// A cache in each process, which nobody invalidates.
 pub(crate) fn nobody_invalidates() -> Defect {
-    Defect {
-        fault: "reopen::a_second_handle_agrees",
-        source: |_| Source::Cache,
-        ..SOUND
-    }
+    Defect { fault: "reopen::a_second_handle_agrees", source: |_| Source::Cache, ..SOUND }
 }
 
 /// Reads go to a replica that lags.
@@ -38,29 +30,17 @@ pub(crate) fn reads_a_replica() -> Defect {
 
 /// Acknowledges a result before it is on disk, as with `synchronous_commit = off`.
 pub(crate) fn results_are_lost_in_a_crash() -> Defect {
-    Defect {
-        fault: "reopen::an_answer_survives",
-        is_durable: |op| op != Op::Complete,
-        ..SOUND
-    }
+    Defect { fault: "reopen::an_answer_survives", is_durable: |op| op != Op::Complete, ..SOUND }
 }
 
 /// Claims are kept in memory only: after a restart everybody runs again.
 pub(crate) fn claims_are_lost_in_a_crash() -> Defect {
-    Defect {
-        fault: "reopen::an_answer_survives",
-        is_durable: |op| op != Op::Claim,
-        ..SOUND
-    }
+    Defect { fault: "reopen::an_answer_survives", is_durable: |op| op != Op::Claim, ..SOUND }
 }
 
 /// Heartbeats, and the progress that they carry, reach the disk some time later.
 pub(crate) fn progress_is_lost_in_a_crash() -> Defect {
-    Defect {
-        fault: "reopen::an_answer_survives",
-        is_durable: |op| op != Op::Renew,
-        ..SOUND
-    }
+    Defect { fault: "reopen::an_answer_survives", is_durable: |op| op != Op::Renew, ..SOUND }
 }
 
 /// Cleans up at start: what was in progress is taken for abandoned, although its owner, on another
@@ -80,11 +60,7 @@ pub(crate) fn cleans_up_at_start() -> Defect {
 
 /// A dropped call leaves its lock behind, and the key is blocked for ever.
 pub(crate) fn dropped_call_keeps_the_lock() -> Defect {
-    Defect {
-        fault: "cancel::a_dropped_call_leaves_nothing_behind",
-        leaks: Leak::KeyLock,
-        ..SOUND
-    }
+    Defect { fault: "cancel::a_dropped_call_leaves_nothing_behind", leaks: Leak::KeyLock, ..SOUND }
 }
 
 /// A dropped call never returns its connection. As in sqlx: a cancelled `begin` poisons the pool.
@@ -176,18 +152,10 @@ fn is_newer(bytes: &[u8]) -> bool {
 
 /// A damaged record cannot be removed by anybody.
 pub(crate) fn damage_is_for_ever() -> Defect {
-    Defect {
-        fault: "corrupt::evict_any_removes_it",
-        evicts_what_it_cannot_read: false,
-        ..SOUND
-    }
+    Defect { fault: "corrupt::evict_any_removes_it", evicts_what_it_cannot_read: false, ..SOUND }
 }
 
 /// One damaged record stops the sweep of all others.
 pub(crate) fn sweep_stops_at_damage() -> Defect {
-    Defect {
-        fault: "corrupt::spares_other_keys",
-        sweep_stops_at_damage: true,
-        ..SOUND
-    }
+    Defect { fault: "corrupt::spares_other_keys", sweep_stops_at_damage: true, ..SOUND }
 }

@@ -12,9 +12,7 @@ pub(crate) fn one_tick_too_long() -> Defect {
         fault: "expiry::a_lease_lapses_at_its_deadline",
         claim: |seen, claim| match seen.deadline() {
             Some(deadline) if deadline == seen.now && !seen.is_of(claim.attempt) => {
-                keep(ClaimOutcome::Busy {
-                    retry_after: Duration::ZERO,
-                })
+                keep(ClaimOutcome::Busy { retry_after: Duration::ZERO })
             }
             _ => seen.decide(claim),
         },
@@ -44,11 +42,8 @@ pub(crate) fn zero_is_no_limit() -> Defect {
         fault: "expiry::a_lapsed_lease_is_taken_over",
         claim: |seen, claim| {
             refuse(seen.decide(claim), |_| {
-                (seen.is(State::Lapsed) && !seen.is_of(claim.attempt)).then_some(
-                    ClaimOutcome::Busy {
-                        retry_after: Duration::ZERO,
-                    },
-                )
+                (seen.is(State::Lapsed) && !seen.is_of(claim.attempt))
+                    .then_some(ClaimOutcome::Busy { retry_after: Duration::ZERO })
             })
         },
         ..SOUND
@@ -140,10 +135,7 @@ pub(crate) fn always_takes_over() -> Defect {
     Defect {
         fault: "expiry::an_interrupted_key_is_refused_if_asked",
         claim: |seen, claim| {
-            seen.decide(&Claim {
-                on_interrupted: OnInterrupted::TakeOver,
-                ..*claim
-            })
+            seen.decide(&Claim { on_interrupted: OnInterrupted::TakeOver, ..*claim })
         },
         ..SOUND
     }
@@ -169,17 +161,10 @@ pub(crate) fn thirty_two_bits() -> Defect {
     Defect {
         fault: "expiry::months_are_counted",
         claim: |seen, claim| {
-            seen.decide(&Claim {
-                lease: wrapped(claim.lease),
-                hold: wrapped(claim.hold),
-                ..*claim
-            })
+            seen.decide(&Claim { lease: wrapped(claim.lease), hold: wrapped(claim.hold), ..*claim })
         },
         renew: |seen, renew| {
-            seen.decide(&oncekey::store::Renew {
-                lease: wrapped(renew.lease),
-                ..renew.clone()
-            })
+            seen.decide(&oncekey::store::Renew { lease: wrapped(renew.lease), ..renew.clone() })
         },
         complete: |seen, complete| {
             let mut complete = complete.clone();
@@ -189,9 +174,7 @@ pub(crate) fn thirty_two_bits() -> Defect {
         },
         abandon: |seen, abandon| {
             let known = match abandon.known {
-                Known::NotStarted { hold } => Known::NotStarted {
-                    hold: wrapped(hold),
-                },
+                Known::NotStarted { hold } => Known::NotStarted { hold: wrapped(hold) },
                 Known::Unknown => Known::Unknown,
             };
             seen.decide(&Abandon { known, ..*abandon })

@@ -55,11 +55,7 @@ pub(crate) fn full_for_ever() -> Defect {
 
 /// Sweeps whatever is not live: the results go, too.
 pub(crate) fn sweeps_results() -> Defect {
-    Defect {
-        fault: "purge::spares_what_matters",
-        is_due: |seen| !seen.is(State::Live),
-        ..SOUND
-    }
+    Defect { fault: "purge::spares_what_matters", is_due: |seen| !seen.is(State::Live), ..SOUND }
 }
 
 /// Sweeps at the deadline: fingerprint and token go before their hold is over.
@@ -98,29 +94,17 @@ pub(crate) fn keeps_the_released() -> Defect {
 
 /// Nothing is ever removed.
 pub(crate) fn never_sweeps() -> Defect {
-    Defect {
-        fault: "purge::removes_what_is_over",
-        is_due: |_| false,
-        ..SOUND
-    }
+    Defect { fault: "purge::removes_what_is_over", is_due: |_| false, ..SOUND }
 }
 
 /// Sweeps all at once, whatever the limit says: a pause of minutes.
 pub(crate) fn sweeps_without_limit() -> Defect {
-    Defect {
-        fault: "purge::heeds_its_limit",
-        sweep_limit: |_| usize::MAX,
-        ..SOUND
-    }
+    Defect { fault: "purge::heeds_its_limit", sweep_limit: |_| usize::MAX, ..SOUND }
 }
 
 /// Says that it is done when it is not: the backlog grows.
 pub(crate) fn says_that_it_is_done() -> Defect {
-    Defect {
-        fault: "purge::heeds_its_limit",
-        sweep_admits_more: false,
-        ..SOUND
-    }
+    Defect { fault: "purge::heeds_its_limit", sweep_admits_more: false, ..SOUND }
 }
 
 /// The index of the sweep is written once, with the claim.
@@ -180,11 +164,7 @@ pub(crate) fn sweeps_the_renewed() -> Defect {
 
 /// Has a channel, and sends nothing on completion.
 pub(crate) fn completes_in_silence() -> Defect {
-    Defect {
-        fault: "watch::wakes_on_completion",
-        notifies: |op, _| op != Op::Complete,
-        ..SOUND
-    }
+    Defect { fault: "watch::wakes_on_completion", notifies: |op, _| op != Op::Complete, ..SOUND }
 }
 
 /// Has a channel, and sends nothing when a key gets free.
@@ -211,45 +191,25 @@ fn wrote(change: &Change, status: &Status) -> bool {
 
 /// Has a channel, and sends nothing of an operator's verdict.
 pub(crate) fn settles_in_silence() -> Defect {
-    Defect {
-        fault: "watch::wakes_on_settlement",
-        notifies: |op, _| op != Op::Settle,
-        ..SOUND
-    }
+    Defect { fault: "watch::wakes_on_settlement", notifies: |op, _| op != Op::Settle, ..SOUND }
 }
 
 /// Has a channel, and sends nothing when a key is evicted.
 pub(crate) fn evicts_in_silence() -> Defect {
-    Defect {
-        fault: "watch::wakes_on_eviction",
-        notifies: |op, _| op != Op::Evict,
-        ..SOUND
-    }
+    Defect { fault: "watch::wakes_on_eviction", notifies: |op, _| op != Op::Evict, ..SOUND }
 }
 
 /// One slot a key for a waiter: the second takes the place of the first.
 pub(crate) fn wakes_the_last_only() -> Defect {
-    Defect {
-        fault: "watch::wakes_every_subscriber",
-        one_subscriber_a_key: true,
-        ..SOUND
-    }
+    Defect { fault: "watch::wakes_every_subscriber", one_subscriber_a_key: true, ..SOUND }
 }
 
 /// The subscription begins when somebody first waits: what happens before is missed.
 pub(crate) fn subscribes_late() -> Defect {
-    Defect {
-        fault: "watch::wakes_on_completion",
-        subscribes_late: true,
-        ..SOUND
-    }
+    Defect { fault: "watch::wakes_on_completion", subscribes_late: true, ..SOUND }
 }
 
 /// Says that it notifies, and has no channel.
 pub(crate) fn has_no_channel() -> Defect {
-    Defect {
-        fault: "fixture::is_what_it_says",
-        has_watch: false,
-        ..SOUND
-    }
+    Defect { fault: "fixture::is_what_it_says", has_watch: false, ..SOUND }
 }
