@@ -10,18 +10,20 @@ use oncekey::store::Store;
 
 /// One database of the store under test, and what the suite may do to it.
 ///
-/// The suite never deletes anything but its own keys, which it makes under a random scope, and it
-/// runs several fixtures at once: two fixtures must not disturb each other's keys or time.
+/// The suite touches no keys but its own, which it makes under a random scope, and purges. Tests run
+/// at the same time, on a fixture each: two fixtures must not disturb each other's keys or time.
 #[async_trait]
 pub trait Fixture: Send + Sync + Sized + 'static {
     /// A fixture over an empty database: a new folder, schema or key prefix.
+    ///
+    /// Panics if it cannot be had. A server that is not there must not look like a rule that passed.
     async fn create() -> Self;
 
     /// A handle to the database, as another process would have it: a second call must not share
     /// caches or connections with the first where two processes would not.
     async fn open(&self) -> Arc<dyn Store>;
 
-    /// Lets `duration` pass by the store's clock, then returns.
+    /// Lets at least `duration` pass by the store's clock, then returns.
     ///
     /// Injected clocks step at once. Where time cannot be injected this sleeps, and
     /// [`Capabilities::real_time`] must say so, so that the suite keeps its durations short.
@@ -42,7 +44,8 @@ pub trait Fixture: Send + Sync + Sized + 'static {
         let _ = (key, damage);
     }
 
-    /// A handle to a separate database that has room for `keys` keys.
+    /// A handle to another, empty database with room for `keys` keys, or roughly so. Its time is
+    /// that of this fixture.
     ///
     /// Needs [`Capability::Bounded`].
     async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
@@ -56,11 +59,15 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     /// multi-threaded runtime for all: rules that race call this on several threads at once, use
     /// handles on other threads than those that opened them, and block the thread that started them.
     ///
-    /// ```ignore
+    /// ```
+    /// # use std::{future::Future, sync::LazyLock};
+    /// use tokio::runtime::Runtime;
+    ///
     /// fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     ///     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     ///     RUNTIME.block_on(future)
     /// }
+    /// # assert_eq!(block_on(async { 1 }), 1);
     /// ```
     fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
         futures::executor::block_on(future)
@@ -68,6 +75,9 @@ pub trait Fixture: Send + Sync + Sized + 'static {
 }
 
 /// What is done to a stored record behind the store's back.
+///
+/// Each is a damage that the store's format can detect. A store that keeps fields in columns, without a
+/// checksum, damages those that it can check: an unknown status, a digest that is too short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Damage {
@@ -107,9 +117,7 @@ impl Capabilities {
     /// Time is injected, and nothing else is there.
     #[must_use]
     pub fn injected_time() -> Self {
-        Self {
-            has: vec![Capability::InjectedTime],
-        }
+        Self { has: vec![Capability::InjectedTime] }
     }
 
     /// Time is real and passes by itself; nothing else is there.

@@ -83,9 +83,7 @@ impl Report {
 
     fn count(&self, verdict: &str) -> usize {
         let entries = self.entries.iter();
-        entries
-            .filter(|entry| entry.outcome.verdict() == verdict)
-            .count()
+        entries.filter(|entry| entry.outcome.verdict() == verdict).count()
     }
 }
 

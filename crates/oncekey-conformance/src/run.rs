@@ -102,30 +102,26 @@ fn panicked(panic: &(dyn Any + Send)) -> Violation {
     Violation::new("the rule runs to its end", format_args!("a panic: {message}"))
 }
 
-/// One named test for every rule of the suite, on a fixture each: `mod claim { #[test] fn
-/// grants_an_absent_key() .. }` and so on.
+/// One named test for every rule of the suite, each on a new fixture: `mod claim { #[test] fn
+/// grants_an_absent_key() .. }`, and so on. See the [crate documentation](crate).
 ///
-/// ```no_run
-/// # mod demo {
-/// # use oncekey_conformance::Fixture;
-/// # fn of<MyFixture: Fixture>() {}
-/// # }
-/// # macro_rules! ignore { ($($tokens:tt)*) => {} }
-/// # ignore! {
-/// oncekey_conformance::suite!(MyFixture);
-/// # }
+/// A rule that the store cannot keep is excused by name, with a reason; its test then prints that it was
+/// skipped, and why. The name of a rule that does not exist does not compile.
+///
 /// ```
-///
-/// A rule that the store cannot keep is excused by name, with a reason; its test then prints that it
-/// was skipped, and why. A name that the suite does not have does not compile.
-///
-/// ```no_run
-/// # macro_rules! ignore { ($($tokens:tt)*) => {} }
-/// # ignore! {
-/// oncekey_conformance::suite!(MyFixture, skip {
-///     watch::wakes_on_eviction: "the server sends nothing when a row is deleted",
-/// });
+/// # use oncekey_conformance::{Capabilities, Fixture};
+/// # struct MyFixture;
+/// # #[async_trait::async_trait]
+/// # impl Fixture for MyFixture {
+/// #     async fn create() -> Self { Self }
+/// #     async fn open(&self) -> std::sync::Arc<dyn oncekey::store::Store> { unimplemented!() }
+/// #     async fn advance(&self, _: std::time::Duration) {}
+/// #     fn capabilities(&self) -> Capabilities { Capabilities::real_time() }
 /// # }
+/// oncekey_conformance::suite!(MyFixture, skip {
+///     limits::the_longest_keys_are_distinct: "the database indexes at most 767 bytes",
+/// });
+/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! suite {

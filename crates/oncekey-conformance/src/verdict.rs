@@ -1,5 +1,6 @@
 //! What a rule says of a store: nothing, or a [`Violation`].
 
+use std::error::Error;
 use std::fmt;
 
 use oncekey::store::StoreError;
@@ -21,30 +22,26 @@ impl Violation {
     /// `required` was not met: the store did `observed`.
     #[must_use]
     pub fn new(required: impl Into<String>, observed: impl fmt::Debug) -> Self {
-        Self {
-            required: required.into(),
-            observed: format!("{observed:?}"),
-        }
+        Self { required: required.into(), observed: format!("{observed:?}") }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "required: {}; observed: {}",
-            self.required, self.observed
-        )
+        write!(f, "required: {}; observed: {}", self.required, self.observed)
     }
 }
 
-impl std::error::Error for Violation {}
+impl Error for Violation {}
 
 impl From<StoreError> for Violation {
     fn from(error: StoreError) -> Self {
-        Self {
-            required: "a working store answers".to_owned(),
-            observed: error.to_string(),
+        let mut observed = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            observed = format!("{observed}: {error}");
+            cause = error.source();
         }
+        Self { required: "a working store answers".to_owned(), observed }
     }
 }
