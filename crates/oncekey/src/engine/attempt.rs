@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::select;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -109,11 +111,17 @@ impl Attempt {
         self.shared.lost.is_raised() || self.now() >= self.deadline()
     }
 
-    /// Waits until the lease is lost; pends for ever if it never is. Cancel safe.
+    /// Waits until the lease is lost; pends for as long as it is renewed. Cancel safe.
     ///
-    /// Made for `select`: stop what should not go on when another attempt may have started.
+    /// Made for `select`: stop what should not go on when another attempt may have started. It also
+    /// tells what the operation has spawned, and what goes on when the run was dropped.
     pub async fn lease_lost(&self) {
-        self.shared.lost.wait().await;
+        let mut told = pin!(self.shared.lost.wait());
+        // By the clock too: when the run is gone, nobody is there to tell.
+        while !self.is_lease_lost() {
+            let over = self.shared.engine.settings.timer.sleep_until(self.deadline());
+            select(told.as_mut(), over).await;
+        }
     }
 
     /// Runs `work` once for all attempts: when an earlier attempt saved what the step `name` returned,

@@ -30,20 +30,27 @@ pub(crate) enum Driven<R> {
 /// renewal end together, and the lease lapses as after a crash.
 pub(crate) async fn drive<W: Future>(attempt: &Attempt, work: W) -> Driven<W::Output> {
     let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+    let mut parked = pin!(attempt.parked().wait());
     let mut keeper: Option<BoxFuture<'static, ()>> = None;
-    let mut keeping = true;
+    let mut pended = false;
     poll_fn(|context| {
+        // Before the work: some runtimes give a task a budget for each of its turns, and work that is
+        // always busy would leave nothing of it.
+        if keeper.as_mut().is_some_and(|keeper| keeper.as_mut().poll(context).is_ready()) {
+            keeper = None;
+        }
         match work.as_mut().poll(context) {
             Poll::Ready(Ok(result)) => return Poll::Ready(Driven::Finished(result)),
             Poll::Ready(Err(panic)) => return Poll::Ready(Driven::Panicked(panic)),
             Poll::Pending => {}
         }
-        if attempt.parked().poll(context).is_ready() {
+        if parked.as_mut().poll(context).is_ready() {
             return Poll::Ready(Driven::Parked(attempt.take_parked()));
         }
-        if keeping {
-            let keeper = keeper.get_or_insert_with(|| keep(attempt.clone()).boxed());
-            keeping = keeper.as_mut().poll(context).is_pending();
+        if !pended {
+            pended = true;
+            let mut keep = keep(attempt.clone()).boxed();
+            keeper = keep.as_mut().poll(context).is_pending().then_some(keep);
         }
         Poll::Pending
     })
@@ -65,12 +72,18 @@ async fn keep(attempt: Attempt) {
             continue;
         }
         match renew(&attempt, None, confirmed).await {
-            Ok(Fenced::Applied) => {}
-            Ok(_) | Err(_) => {
-                attempt.lose();
-                return;
+            Ok(Fenced::Applied) => continue,
+            Ok(_) => {}
+            Err(_) => {
+                settings.timer.sleep_until(confirmed).await;
+                if attempt.deadline() > confirmed {
+                    // While this renewal failed, that of a step did not.
+                    continue;
+                }
             }
         }
+        attempt.lose();
+        return;
     }
 }
 
@@ -87,8 +100,6 @@ pub(crate) async fn renew(
     let settings = &engine.settings;
     let renewal = Renew { grant: attempt.grant(), lease: settings.lease, progress };
     let mut backoff = Backoff::within(settings.lease);
-    let mut error = StoreError::new(ErrorKind::Timeout, "renew")
-        .with_message("the store did not answer before the lease ended");
     loop {
         let sent = settings.timer.now();
         let until = until.max(attempt.deadline());
@@ -103,21 +114,20 @@ pub(crate) async fn renew(
                 attempt.lose();
                 return Ok(refused);
             }
-            Some(Err(failed)) => {
-                let kind = failed.kind();
+            Some(Err(error)) => {
+                let kind = error.kind();
                 settings.observe(&Event::StoreFailed { operation: "renew", kind });
-                if kind == ErrorKind::TooLarge {
-                    return Err(failed);
+                let pause = settings.timer.now() + backoff.next(&*settings.random);
+                if kind == ErrorKind::TooLarge || pause >= until {
+                    return Err(error);
                 }
-                error = failed;
+                settings.timer.sleep_until(pause).await;
             }
-            None => return Err(error),
+            None => {
+                return Err(StoreError::new(ErrorKind::OutcomeUnknown, "renew")
+                    .with_message("the store did not answer before the lease ended"));
+            }
         }
-        let pause = settings.timer.now() + backoff.next(&*settings.random);
-        if pause >= until {
-            return Err(error);
-        }
-        settings.timer.sleep_until(pause).await;
     }
 }
 
