@@ -9,13 +9,20 @@ use super::value::Encoded;
 use crate::Fingerprint;
 use crate::observe::Event;
 use crate::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Grant, Known,
-    OnInterrupted, Store, StoreError,
+    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Known, OnInterrupted,
+    Store, StoreError,
 };
+use crate::transaction::check_completed;
 
 /// How often abandoning is tried: what it would record comes about by itself when the lease lapses.
 const ABANDON_TRIES: usize = 3;
 const LONGEST_ABANDON: Duration = Duration::from_secs(5);
+
+/// A result that could not be recorded, and why: never lost on the way.
+pub(crate) struct NotRecorded {
+    pub(crate) value: Encoded,
+    pub(crate) error: RecordError,
+}
 
 impl Attempt {
     /// Records that the operation is done.
@@ -25,32 +32,33 @@ impl Attempt {
     pub(crate) async fn complete(
         &self,
         fingerprint: &Fingerprint,
-        value: &Encoded,
+        value: Encoded,
         replayable: bool,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), NotRecorded> {
         let settings = &self.engine().settings;
-        let mut completion = Completion {
-            value: value.as_bytes().clone(),
-            replayable: replayable && value.as_bytes().len() <= settings.max_value_len,
+        let value = value.into_bytes();
+        let completion = Completion {
+            replayable: replayable && value.len() <= settings.max_value_len,
+            value,
             retention: settings.retention,
             hold: settings.retired_hold(),
         };
         if !completion.replayable {
             settings.observe(&Event::NotReplayable { len: completion.value.len() });
         }
-        match self.try_complete(self.grant(), &mut completion).await? {
-            Fenced::Applied => Ok(()),
-            Fenced::Gone => self.complete_anew(fingerprint, completion).await,
-            Fenced::Conflict => Err(RecordError::Conflict),
-            Fenced::Lost | Fenced::Busy => Err(RecordError::Lost),
-        }
+        let mut complete = Complete { grant: self.grant(), completion };
+        let recorded = match self.try_complete(&mut complete).await {
+            Ok(Fenced::Gone) => self.complete_anew(fingerprint, &mut complete).await,
+            Ok(fenced) => check_completed(fenced),
+            Err(error) => Err(error),
+        };
+        recorded.map_err(|error| NotRecorded {
+            value: Encoded::from_bytes(complete.completion.value),
+            error,
+        })
     }
 
-    async fn try_complete(
-        &self,
-        grant: Grant,
-        completion: &mut Completion,
-    ) -> Result<Fenced, RecordError> {
+    async fn try_complete(&self, complete: &mut Complete) -> Result<Fenced, RecordError> {
         let engine = self.engine();
         let settings = &engine.settings;
         // Looked up when the store first lets us wait, which most do not.
@@ -62,8 +70,7 @@ impl Attempt {
         let mut error = StoreError::new(ErrorKind::OutcomeUnknown, "complete")
             .with_message("the store did not answer for as long as a lease lasts");
         loop {
-            let complete = Complete { grant, completion: completion.clone() };
-            let call = engine.store.complete(self.stored_key(), &complete);
+            let call = engine.store.complete(self.stored_key(), complete);
             match within(&*settings.timer, &mut patience, call).await {
                 Some(Ok(fenced)) => return Ok(fenced),
                 Some(Err(failed)) => {
@@ -71,9 +78,9 @@ impl Attempt {
                     settings.observe(&Event::StoreFailed { operation: "complete", kind });
                     match kind {
                         // The effect happened: keep the fact, if not the value.
-                        ErrorKind::TooLarge | ErrorKind::Full if completion.replayable => {
-                            completion.replayable = false;
-                            let len = completion.value.len();
+                        ErrorKind::TooLarge | ErrorKind::Full if complete.completion.replayable => {
+                            complete.completion.replayable = false;
+                            let len = complete.completion.value.len();
                             settings.observe(&Event::NotReplayable { len });
                             continue;
                         }
@@ -95,7 +102,7 @@ impl Attempt {
     async fn complete_anew(
         &self,
         fingerprint: &Fingerprint,
-        mut completion: Completion,
+        complete: &mut Complete,
     ) -> Result<(), RecordError> {
         let engine = self.engine();
         let settings = &engine.settings;
@@ -112,15 +119,11 @@ impl Attempt {
         loop {
             match engine.store.claim(self.stored_key(), &claim).await {
                 Ok(ClaimOutcome::Acquired { grant, .. }) => {
-                    return match self.try_complete(grant, &mut completion).await? {
-                        Fenced::Applied => Ok(()),
-                        Fenced::Conflict => Err(RecordError::Conflict),
-                        Fenced::Gone => Err(RecordError::Gone),
-                        Fenced::Lost | Fenced::Busy => Err(RecordError::Lost),
-                    };
+                    complete.grant = grant;
+                    return check_completed(self.try_complete(complete).await?);
                 }
                 // Recorded meanwhile by an earlier copy of ours, or by somebody who ran it again.
-                Ok(ClaimOutcome::Replay(Some(stored))) if stored == completion.value => {
+                Ok(ClaimOutcome::Replay(Some(stored))) if stored == complete.completion.value => {
                     return Ok(());
                 }
                 Ok(ClaimOutcome::Replay(_)) => return Err(RecordError::Conflict),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Parked};
+use super::finish::NotRecorded;
 use super::lease::{Driven, drive};
 use super::outcome::{Failure, Outcome, RunError};
 use super::settings::{Guarantee, Settings};
@@ -295,9 +296,9 @@ pub(crate) async fn settle_interruption(
     };
     settings.observe(&Event::Verified { verdict: kind });
     match verdict {
-        Verdict::Done(value) => match attempt.complete(fingerprint, &value, true).await {
+        Verdict::Done(value) => match attempt.complete(fingerprint, value.clone(), true).await {
             Ok(()) => Ok(Settled::Done(value)),
-            Err(error) => Err(Refusal::Unrecorded { value, error }),
+            Err(NotRecorded { value, error }) => Err(Refusal::Unrecorded { value, error }),
         },
         Verdict::NotDone if attempt.is_lease_lost() => {
             // Somebody else may have started since.
@@ -321,14 +322,14 @@ async fn record<E>(
     started: Option<Duration>,
 ) -> Result<(), RunError<E>> {
     let settings = &attempt.engine().settings;
-    match attempt.complete(fingerprint, &value, replayable).await {
+    match attempt.complete(fingerprint, value, replayable).await {
         Ok(()) => {
             let elapsed = elapsed(settings, started);
             let number = attempt.number();
             settings.observe(&Event::Executed { number, elapsed });
             Ok(())
         }
-        Err(error) => {
+        Err(NotRecorded { value, error }) => {
             settings.observe(&Event::Unrecorded);
             Err(RunError::Unrecorded { value, error })
         }

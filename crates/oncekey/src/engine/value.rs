@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,10 +40,10 @@ impl Encoded {
     #[must_use]
     pub fn raw(payload: impl AsRef<[u8]>) -> Self {
         let payload = payload.as_ref();
-        let mut bytes = BytesMut::with_capacity(HEADER_LEN + payload.len());
+        let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
         bytes.extend_from_slice(&[VERSION, Codec::Raw as u8]);
         bytes.extend_from_slice(payload);
-        Self(bytes.freeze())
+        Self(bytes.into())
     }
 
     /// The value of a JSON payload.
@@ -73,6 +73,10 @@ impl Encoded {
     #[must_use]
     pub const fn from_bytes(bytes: Bytes) -> Self {
         Self(bytes)
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
     }
 
     fn payload(&self, wanted: Codec) -> Result<&[u8], CodecError> {
