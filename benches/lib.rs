@@ -5,69 +5,61 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use oncekey::Fingerprint;
+use oncekey::runtime::Timestamp;
+use oncekey::store::{AttemptId, FencingToken, Record, Status, StoredValue};
 
 const SHARDS: usize = 64;
 
-/// What the fastest imaginable store would keep of a key.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct BareRecord {
-    /// What the request asked for.
-    pub fingerprint: [u8; 32],
-    /// A counter.
-    pub token: u64,
-    /// A deadline.
-    pub deadline: u64,
-    /// The result, once there is one.
-    pub value: Option<Bytes>,
-}
-
-/// A sharded map and nothing else: no rules, no expiry, no bound, no waiting.
+/// A sharded map of the very same records, and nothing else: no rules, no expiry, no bound, no waiting.
 #[derive(Debug)]
 pub struct BareMap {
     hasher: RandomState,
-    shards: Vec<Mutex<HashMap<Box<[u8]>, BareRecord>>>,
+    shards: Vec<Mutex<HashMap<Box<[u8]>, Record>>>,
 }
 
 impl Default for BareMap {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self {
-            hasher: RandomState::new(),
-            shards,
-        }
+        Self { hasher: RandomState::new(), shards }
     }
 }
 
 impl BareMap {
-    /// Inserts a record without a value.
-    pub fn insert(&self, key: &[u8], fingerprint: [u8; 32]) {
-        let record = BareRecord {
+    /// Inserts a record that is in progress.
+    pub fn insert(&self, key: &[u8], fingerprint: Fingerprint) {
+        let record = Record {
             fingerprint,
-            token: 1,
-            deadline: 2,
-            value: None,
+            attempt: AttemptId::from_bytes([7; 16]),
+            token: FencingToken::new(1),
+            number: 1,
+            previous: None,
+            progress: None,
+            status: Status::InProgress { deadline: Timestamp::MAX },
+            forget_at: Timestamp::MAX,
         };
         self.shard(key).insert(key.into(), record);
     }
 
-    /// Gives the record of `key` its value.
+    /// Completes the record of `key`.
     pub fn update(&self, key: &[u8], value: Bytes) {
         if let Some(record) = self.shard(key).get_mut(key) {
-            record.value = Some(value);
+            let value = StoredValue::Replayable(value);
+            record.status = Status::Completed { value, retained_until: Timestamp::MAX };
         }
     }
 
     /// The value of `key`.
     #[must_use]
     pub fn lookup(&self, key: &[u8]) -> Option<Bytes> {
-        self.shard(key).get(key)?.value.clone()
+        match &self.shard(key).get(key)?.status {
+            Status::Completed { value, .. } => value.replay(),
+            _ => None,
+        }
     }
 
-    fn shard(&self, key: &[u8]) -> MutexGuard<'_, HashMap<Box<[u8]>, BareRecord>> {
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, HashMap<Box<[u8]>, Record>> {
         let index = self.hasher.hash_one(key) as usize % SHARDS;
-        self.shards[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

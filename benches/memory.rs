@@ -22,9 +22,7 @@ const CHUNK: usize = 50_000;
 const VALUE: [u8; 64] = [b'v'; 64];
 
 fn ids(count: usize) -> Vec<String> {
-    (0..count)
-        .map(|number| format!("8e03978e-40d5-43dd-bc93-{number:012}"))
-        .collect()
+    (0..count).map(|number| format!("8e03978e-40d5-43dd-bc93-{number:012}")).collect()
 }
 
 fn engine() -> Idempotency {
@@ -78,7 +76,7 @@ fn one_task(criterion: &mut Criterion) {
     group.bench_function("bare insert + update", |bencher| {
         bencher.iter_custom(|iterations| {
             over_chunks(iterations, &ids, BareMap::default, |map, id| {
-                map.insert(id.as_bytes(), *fingerprint.digest());
+                map.insert(id.as_bytes(), fingerprint);
                 map.update(id.as_bytes(), Bytes::copy_from_slice(&VALUE));
             })
         });
@@ -104,7 +102,7 @@ fn one_task(criterion: &mut Criterion) {
     let map = BareMap::default();
     let engine = engine();
     for id in &ids {
-        map.insert(id.as_bytes(), *fingerprint.digest());
+        map.insert(id.as_bytes(), fingerprint);
         map.update(id.as_bytes(), Bytes::copy_from_slice(&VALUE));
         block_on(run_bytes(&engine, &scope, id, &fingerprint));
     }
@@ -126,10 +124,7 @@ fn one_task(criterion: &mut Criterion) {
 
 /// Lifecycles of fresh keys by many tasks on two threads.
 fn many_tasks(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let ids: Arc<[String]> = ids(CHUNK).into();
     let scope = Scope::new("tenant-42", "POST /payments").unwrap();
     let fingerprint = Fingerprint::of("100 EUR");

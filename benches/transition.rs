@@ -38,13 +38,9 @@ fn after<C: Command>(record: Option<&Record>, command: &C) -> Option<Record> {
 
 fn rules(criterion: &mut Criterion) {
     let live = after(None, &claim(1));
-    let grant = live.as_ref().map_or(
-        Grant {
-            token: FencingToken::new(0),
-            attempt: claim(1).attempt,
-        },
-        Record::grant,
-    );
+    let grant = live
+        .as_ref()
+        .map_or(Grant { token: FencingToken::new(0), attempt: claim(1).attempt }, Record::grant);
     let complete = Complete {
         grant,
         completion: Completion {
@@ -54,11 +50,7 @@ fn rules(criterion: &mut Criterion) {
             hold: Duration::ZERO,
         },
     };
-    let renew = Renew {
-        grant,
-        lease: Duration::from_secs(30),
-        progress: None,
-    };
+    let renew = Renew { grant, lease: Duration::from_secs(30), progress: None };
     let completed = after(live.as_ref(), &complete);
     let lapsed = Timestamp::from_micros(NOW.as_micros() + 31_000_000);
 

@@ -185,8 +185,8 @@ impl Idempotency {
     ///
     /// | default | interrupted | released | completed |
     /// |---|---|---|---|
-    /// | at least once, verified | 24 h | 24 h | 0 |
-    /// | at most once | for ever | 24 h | 30 days |
+    /// | at least once, verified | one retention after the claim | one retention | 0 |
+    /// | at most once | for ever | one retention | 30 days |
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
         self.set(|settings| settings.hold = Some(hold))

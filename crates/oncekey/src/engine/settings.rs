@@ -101,17 +101,21 @@ impl Settings {
         }
     }
 
-    /// How long an interrupted key is remembered.
+    /// How long an interrupted key is remembered after its lease. By default until one retention after
+    /// the claim: as long as clients may retry. A completion then never brings the time to forget
+    /// forward, which would cost stores that keep records in that order.
     pub(crate) fn interrupted_hold(&self) -> Duration {
-        self.hold.unwrap_or(match self.guarantee {
+        self.hold.unwrap_or_else(|| match self.guarantee {
             Guarantee::AtMostOnce => FOREVER,
-            Guarantee::AtLeastOnce | Guarantee::Verified(_) => DAY,
+            Guarantee::AtLeastOnce | Guarantee::Verified(_) => {
+                self.retention.saturating_sub(self.lease).max(self.lease)
+            }
         })
     }
 
     /// How long a released key is remembered: its fingerprint, and that its attempts are spent.
     pub(crate) fn released_hold(&self) -> Duration {
-        self.hold.unwrap_or(DAY)
+        self.hold.unwrap_or(self.retention)
     }
 
     /// How long a retired key is remembered.
