@@ -21,6 +21,7 @@ use crate::observe::Event;
 use crate::store::{Store, Subscription};
 use crate::{Fingerprint, Key};
 
+const FASTEST_POLL: Duration = Duration::from_millis(25);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const SLOWEST_POLL: Duration = Duration::from_secs(1);
 
@@ -80,6 +81,7 @@ pub(crate) async fn wait(
     let answer = take_turn(engine, request, &mut turn.subscription, until).await;
     if let Ok(Admission::Replay(value)) = &answer {
         turn.replay = Some(value.clone());
+        member.close_group();
     }
     answer
 }
@@ -97,8 +99,10 @@ async fn take_turn(
         if subscription.is_none()
             && let Some(watch) = engine.store.watch()
         {
+            // Polling goes on without it.
+            let patience = || settings.timer.now().saturating_add(SLOWEST_POLL).min(until);
             let subscribing = watch.subscribe(request.stored_key());
-            let subscribed = within(&*settings.timer, || until, subscribing).await;
+            let subscribed = within(&*settings.timer, patience, subscribing).await;
             *subscription = subscribed.and_then(Result::ok);
         }
         let retry_after = match request.ask().await {
@@ -109,9 +113,10 @@ async fn take_turn(
         if now >= until {
             return Err(Refusal::Busy { retry_after });
         }
-        // The end of the owner's lease is worth a look of its own.
-        let pause =
-            poll.next(&*settings.random).min(retry_after.saturating_add(Duration::from_millis(1)));
+        // The end of the owner's lease is worth a look of its own; a store that does not know it may
+        // say that it is now, each time.
+        let lease_end = retry_after.saturating_add(Duration::from_millis(1)).max(FASTEST_POLL);
+        let pause = poll.next(&*settings.random).min(lease_end);
         let mut wake = settings.timer.sleep_until(now.saturating_add(pause).min(until));
         match subscription {
             Some(subscription) => {
@@ -141,13 +146,25 @@ impl<'a> Member<'a> {
         let group = Arc::clone(group);
         Some(Self { waiters, request, group })
     }
+
+    /// What was found is for those who are here now. Whoever comes later asks the store anew, even if
+    /// some of these take their time to leave.
+    fn close_group(&self) {
+        if let Entry::Occupied(entry) = self.waiters.lock().by_request.entry(self.request.clone())
+            && Arc::ptr_eq(&entry.get().0, &self.group)
+        {
+            entry.remove();
+        }
+    }
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
         let mut groups = self.waiters.lock();
         groups.waiting = groups.waiting.saturating_sub(1);
-        if let Entry::Occupied(mut entry) = groups.by_request.entry(self.request.clone()) {
+        if let Entry::Occupied(mut entry) = groups.by_request.entry(self.request.clone())
+            && Arc::ptr_eq(&entry.get().0, &self.group)
+        {
             let (_, members) = entry.get_mut();
             *members -= 1;
             if *members == 0 {

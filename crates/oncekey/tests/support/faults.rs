@@ -102,6 +102,7 @@ struct State {
     calls: Vec<(Duration, Verb)>,
     claimed: Vec<AttemptId>,
     faults: usize,
+    busy_says: Option<Duration>,
 }
 
 impl FaultyStore {
@@ -114,6 +115,7 @@ impl FaultyStore {
             calls: Vec::new(),
             claimed: Vec::new(),
             faults: 0,
+            busy_says: None,
         };
         Self { inner, timer, network, state: Arc::new(Mutex::new(state)) }
     }
@@ -145,6 +147,11 @@ impl FaultyStore {
 
     pub(crate) fn watch_fault(&self, fault: WatchFault) {
         self.lock().watch = fault;
+    }
+
+    /// What the store says when it refuses because somebody else owns the key.
+    pub(crate) fn busy_says(&self, retry_after: Duration) {
+        self.lock().busy_says = Some(retry_after);
     }
 
     /// How often `verb` was called.
@@ -305,7 +312,13 @@ macro_rules! keyed {
 impl Store for FaultyStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         self.lock().claimed.push(claim.attempt);
-        keyed!(self, Claim, claim, key, claim)
+        let answer = keyed!(self, Claim, claim, key, claim);
+        match (answer, self.lock().busy_says) {
+            (Ok(ClaimOutcome::Busy { .. }), Some(retry_after)) => {
+                Ok(ClaimOutcome::Busy { retry_after })
+            }
+            (answer, _) => answer,
+        }
     }
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
