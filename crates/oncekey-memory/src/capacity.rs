@@ -13,10 +13,7 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     pub(crate) const fn new(max: usize) -> Self {
-        Self {
-            max,
-            taken: AtomicUsize::new(0),
-        }
+        Self { max, taken: AtomicUsize::new(0) }
     }
 
     pub(crate) const fn max(&self) -> usize {
@@ -31,9 +28,7 @@ impl Capacity {
     /// Room for one record, unless all places are taken.
     pub(crate) fn take(&self) -> Option<Place<'_>> {
         let one_more = |taken| (taken < self.max).then_some(taken + 1);
-        let taken = self
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         taken.is_ok().then(|| Place(self))
     }
 

@@ -30,9 +30,7 @@ impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self {
-            micros: Arc::new(AtomicU64::new(start.as_micros())),
-        }
+        Self { micros: Arc::new(AtomicU64::new(start.as_micros())) }
     }
 
     /// Moves the clock forward by `by`, at most to [`Timestamp::MAX`].
@@ -42,9 +40,7 @@ impl ManualClock {
             Some(later.as_micros())
         };
         // The closure always returns a value, so there is nothing to report.
-        let _ = self
-            .micros
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
+        let _ = self.micros.fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
     }
 
     /// Sets the clock to `to`, which may lie before the time it shows.

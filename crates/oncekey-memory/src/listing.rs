@@ -16,11 +16,7 @@ const LOOKS_PER_ENTRY: usize = 8;
 const LOOKS_PER_LOCK: usize = 128;
 
 pub(crate) fn list(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
-    let mut page = Page {
-        entries: Vec::new(),
-        undecodable: 0,
-        next: None,
-    };
+    let mut page = Page { entries: Vec::new(), undecodable: 0, next: None };
     let mut looks = query.limit.max(1).saturating_mul(LOOKS_PER_ENTRY);
     let mut place = match &query.after {
         None => Some(RecordId::FIRST),

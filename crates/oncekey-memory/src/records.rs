@@ -110,11 +110,7 @@ mod tests {
             on_retired: OnRetired::Tell,
         };
         match transition(None, &claim, Timestamp::default()).change {
-            Change::Put(record) => Kept {
-                key: key(number),
-                record,
-                queued_at: Timestamp::MAX,
-            },
+            Change::Put(record) => Kept { key: key(number), record, queued_at: Timestamp::MAX },
             _ => panic!("a new key is granted"),
         }
     }
@@ -130,9 +126,7 @@ mod tests {
         let mut expected = HashMap::new();
         let mut random = 1_u64;
         for step in 0..20_000 {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let number = random >> 60;
             let hash = KeyHash::new((number & 1) << 40);
             match records.find(hash, &key(number)) {

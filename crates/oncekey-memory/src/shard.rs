@@ -77,8 +77,7 @@ impl Shard {
         match decided.change {
             Change::Keep => return Ok(decided.outcome),
             Change::Put(record) => {
-                self.expiry
-                    .adjust(id, &mut kept.queued_at, record.forget_at);
+                self.expiry.adjust(id, &mut kept.queued_at, record.forget_at);
                 leftovers.replaced = Some(std::mem::replace(&mut kept.record, record));
             }
             Change::Remove => {
@@ -130,11 +129,7 @@ impl Shard {
     }
 
     fn insert(&mut self, id: RecordId, key: Key, record: Record) {
-        let kept = Kept {
-            queued_at: self.expiry.add(id, record.forget_at),
-            key,
-            record,
-        };
+        let kept = Kept { queued_at: self.expiry.add(id, record.forget_at), key, record };
         self.records.insert(id, kept);
     }
 }
@@ -168,10 +163,7 @@ mod tests {
 
     impl Driven {
         fn pick(&mut self, choices: u64) -> u64 {
-            self.random = self
-                .random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (self.random >> 33) % choices
         }
 
@@ -189,14 +181,7 @@ mod tests {
             let hash = KeyHash::new((number / 3) << 32);
             let now = Timestamp::from_micros(self.now);
             let mut leftovers = Leftovers::default();
-            let _ = self.shard.apply(
-                (hash, &key),
-                verb,
-                now,
-                &self.capacity,
-                None,
-                &mut leftovers,
-            );
+            let _ = self.shard.apply((hash, &key), verb, now, &self.capacity, None, &mut leftovers);
         }
 
         fn step(&mut self) {
@@ -218,35 +203,18 @@ mod tests {
                         on_retired: OnRetired::Forget,
                     },
                 ),
-                3 => self.apply(
-                    number,
-                    &Renew {
-                        grant,
-                        lease,
-                        progress: None,
-                    },
-                ),
+                3 => self.apply(number, &Renew { grant, lease, progress: None }),
                 4 => {
                     let retention = self.duration();
-                    let completion = Completion {
-                        value: "done".into(),
-                        replayable: true,
-                        retention,
-                        hold,
-                    };
+                    let completion =
+                        Completion { value: "done".into(), replayable: true, retention, hold };
                     self.apply(number, &Complete { grant, completion });
                 }
                 5 => {
                     let known = Known::NotStarted { hold };
                     self.apply(number, &Abandon { grant, known });
                 }
-                6 => self.apply(
-                    number,
-                    &Evict {
-                        expected: Expected::Any,
-                        force: false,
-                    },
-                ),
+                6 => self.apply(number, &Evict { expected: Expected::Any, force: false }),
                 _ => {
                     let mut leftovers = Leftovers::default();
                     let now = Timestamp::from_micros(self.now);

@@ -139,14 +139,7 @@ impl Shared {
         let mut leftovers = Leftovers::default();
         let mut shard = self.lock(hash);
         let now = self.now();
-        let outcome = shard.apply(
-            (hash, key),
-            verb,
-            now,
-            &self.capacity,
-            place,
-            &mut leftovers,
-        );
+        let outcome = shard.apply((hash, key), verb, now, &self.capacity, place, &mut leftovers);
         self.unlock(hash.shard(), shard);
         leftovers.clear_up();
         outcome
@@ -179,9 +172,7 @@ impl Shared {
     /// Releases the lock of a shard that may have changed.
     fn unlock(&self, index: usize, shard: MutexGuard<'_, Shard>) {
         let quiet_until = shard.quiet_until().as_micros();
-        self.shards[index]
-            .quiet_until
-            .store(quiet_until, Ordering::Relaxed);
+        self.shards[index].quiet_until.store(quiet_until, Ordering::Relaxed);
     }
 
     fn all_shards(&self) -> impl Iterator<Item = usize> {

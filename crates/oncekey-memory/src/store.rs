@@ -90,9 +90,7 @@ impl MemoryStore {
     }
 
     pub(crate) fn from_builder(builder: MemoryStoreBuilder) -> Self {
-        Self {
-            shared: Arc::new(Shared::new(builder)),
-        }
+        Self { shared: Arc::new(Shared::new(builder)) }
     }
 
     /// How many keys have a record now: in progress, with a result, or remembered.
@@ -135,14 +133,9 @@ impl Store for MemoryStore {
         let Some(progress) = &renew.progress else {
             return Ok(self.shared.run(key, renew));
         };
-        let progress = Progress {
-            sequence: progress.sequence,
-            data: self.copy("renew", &progress.data)?,
-        };
-        let renew = Renew {
-            progress: Some(progress),
-            ..*renew
-        };
+        let progress =
+            Progress { sequence: progress.sequence, data: self.copy("renew", &progress.data)? };
+        let renew = Renew { progress: Some(progress), ..*renew };
         Ok(self.shared.run(key, &renew))
     }
 
@@ -205,10 +198,7 @@ impl MemoryStore {
         operation: &'static str,
         completion: &Completion,
     ) -> Result<Option<Bytes>, StoreError> {
-        completion
-            .replayable
-            .then(|| self.copy(operation, &completion.value))
-            .transpose()
+        completion.replayable.then(|| self.copy(operation, &completion.value)).transpose()
     }
 
     /// A copy of `bytes`, made before any lock is taken. What the caller passes may be a small part

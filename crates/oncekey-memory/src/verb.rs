@@ -49,10 +49,7 @@ pub(crate) struct Keeping<'a, V> {
 impl<'a, V: Verb> Keeping<'a, V> {
     /// `copy` has the bytes of the command's replayable result; `None` if it has none.
     pub(crate) const fn new(verb: &'a V, copy: Option<Bytes>) -> Self {
-        Self {
-            verb,
-            copy: Cell::new(copy),
-        }
+        Self { verb, copy: Cell::new(copy) }
     }
 }
 
@@ -62,11 +59,7 @@ impl<V: Verb> Command for Keeping<'_, V> {
     fn apply(&self, record: Option<&Record>, now: Timestamp) -> Transition<V::Outcome> {
         let mut decided = transition(record, self.verb, now);
         if let Change::Put(Record {
-            status:
-                Status::Completed {
-                    value: StoredValue::Replayable(value),
-                    ..
-                },
+            status: Status::Completed { value: StoredValue::Replayable(value), .. },
             ..
         }) = &mut decided.change
             && let Some(copy) = self.copy.take()

@@ -80,12 +80,7 @@ impl Notifications {
         let hash = shared.hash(key);
         let signal = Arc::<Signal>::default();
         let number = shared.lock(hash).waiters.add(hash, signal.clone());
-        Self {
-            shared,
-            hash,
-            number,
-            signal,
-        }
+        Self { shared, hash, number, signal }
     }
 }
 
@@ -117,7 +112,12 @@ impl Drop for Notifications {
 
 #[cfg(test)]
 mod tests {
+    use std::hint::{black_box, spin_loop};
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use oncekey::{Key, Scope};
 
@@ -126,9 +126,7 @@ mod tests {
     use crate::id::SHARDS;
 
     fn waiting(shared: &Shared) -> usize {
-        (0..SHARDS)
-            .map(|shard| shared.lock_shard(shard).waiters.len())
-            .sum()
+        (0..SHARDS).map(|shard| shared.lock_shard(shard).waiters.len()).sum()
     }
 
     #[test]
@@ -148,5 +146,82 @@ mod tests {
         drop(kept);
         assert_eq!(waiting(&shared), 0);
         assert_eq!(Arc::strong_count(&shared), 1);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Polls while another thread fires: either the poll sees it, or the waker is run.
+    #[test]
+    fn a_signal_that_fires_during_a_poll_is_not_lost() {
+        // The machine may have other things to do.
+        const ROUNDS: usize = 100_000;
+        const LONG_ENOUGH: Duration = Duration::from_secs(1);
+        let shared = Arc::new(Shared::new(MemoryStoreBuilder::new()));
+        let key = Key::new(&Scope::new("tenant", "operation").unwrap(), "key").unwrap();
+        let mut notifications = Notifications::new(shared, &key);
+        let (started, fired) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let signal = notifications.signal.clone();
+        let (mut seen, mut woke, mut lost) = (0, 0, 0);
+        thread::scope(|scope| {
+            let (started, fired) = (&started, &fired);
+            scope.spawn(move || {
+                let mut round = 1;
+                while await_round(started, round) != usize::MAX {
+                    // Earlier in some rounds than in others.
+                    (0..round % 128).for_each(|turn| _ = black_box(turn));
+                    signal.fire();
+                    fired.store(round, Ordering::SeqCst);
+                    round += 1;
+                }
+            });
+            let start = Instant::now();
+            for round in 1..=ROUNDS {
+                let woken = Arc::<Woken>::default();
+                let waker = Waker::from(woken.clone());
+                let mut poll = || {
+                    let mut context = Context::from_waker(&waker);
+                    Pin::new(&mut notifications).poll_next(&mut context)
+                };
+                started.store(round, Ordering::SeqCst);
+                let at_once = poll().is_ready();
+                await_round(fired, round);
+                if at_once {
+                    seen += 1;
+                } else if woken.0.load(Ordering::SeqCst) && poll().is_ready() {
+                    woke += 1;
+                } else {
+                    lost += 1;
+                    let _ = poll();
+                }
+                if start.elapsed() > LONG_ENOUGH {
+                    break;
+                }
+            }
+            started.store(usize::MAX, Ordering::SeqCst);
+        });
+        assert_eq!(lost, 0, "{seen} seen at once, {woke} woken");
+        assert!(woke > 0);
+    }
+
+    fn await_round(counter: &AtomicUsize, round: usize) -> usize {
+        let mut spins = 0;
+        loop {
+            let current = counter.load(Ordering::SeqCst);
+            if current >= round {
+                return current;
+            }
+            spins += 1;
+            if spins % 1_000 == 0 {
+                thread::yield_now();
+            }
+            spin_loop();
+        }
     }
 }

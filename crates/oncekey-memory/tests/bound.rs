@@ -17,10 +17,7 @@ use common::{
 
 fn bounded(max_keys: usize) -> (MemoryStore, ManualClock) {
     let clock = ManualClock::default();
-    let store = MemoryStore::builder()
-        .max_keys(max_keys)
-        .clock(Arc::new(clock.clone()))
-        .build();
+    let store = MemoryStore::builder().max_keys(max_keys).clock(Arc::new(clock.clone())).build();
     (store, clock)
 }
 
@@ -40,9 +37,8 @@ fn is_full(store: &MemoryStore, number: usize) -> bool {
 #[test]
 fn a_full_store_refuses_new_keys_and_keeps_the_known_ones_working() {
     let (store, clock) = bounded(4);
-    let grants: Vec<_> = (0..4)
-        .map(|number| acquire(&store, &numbered(number), number as u128))
-        .collect();
+    let grants: Vec<_> =
+        (0..4).map(|number| acquire(&store, &numbered(number), number as u128)).collect();
     assert!(is_full(&store, 4));
 
     assert_eq!(renew(&store, &numbered(0), grants[0]), Fenced::Applied);
@@ -56,13 +52,7 @@ fn a_full_store_refuses_new_keys_and_keeps_the_known_ones_working() {
     assert!(matches!(again, ClaimOutcome::Acquired { number: 2, .. }));
     clock.advance(LEASE);
     let taken_over = now(store.claim(&numbered(3), &claim(52))).unwrap();
-    assert!(matches!(
-        taken_over,
-        ClaimOutcome::Acquired {
-            previous: Some(_),
-            ..
-        }
-    ));
+    assert!(matches!(taken_over, ClaimOutcome::Acquired { previous: Some(_), .. }));
     assert!(is_full(&store, 4));
     assert_eq!(store.len(), 4);
 }
@@ -112,10 +102,7 @@ fn what_is_remembered_is_never_dropped_to_make_room() {
     assert_eq!(state(2), State::Released);
 
     clock.advance(RETENTION);
-    assert!(
-        !is_full(&store, 3),
-        "the lapsed one and the retired one are over"
-    );
+    assert!(!is_full(&store, 3), "the lapsed one and the retired one are over");
     assert_eq!(state(2), State::Released);
 }
 

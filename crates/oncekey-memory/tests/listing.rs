@@ -15,11 +15,7 @@ use oncekey_memory::{ManualClock, MemoryStore};
 use common::{LEASE, acquire, complete, evict, give_up, now, numbered};
 
 fn page(store: &MemoryStore, states: &[State], after: Option<Cursor>, limit: usize) -> Page {
-    let query = Query {
-        states: states.to_vec(),
-        after,
-        limit,
-    };
+    let query = Query { states: states.to_vec(), after, limit };
     now(store.inspect().unwrap().list(&query)).unwrap()
 }
 
@@ -45,9 +41,7 @@ fn list(store: &MemoryStore, states: &[State], limit: usize) -> (HashMap<Key, us
 /// 1,000 keys, every tenth of them given up, every tenth completed, the others live.
 fn filled() -> (MemoryStore, ManualClock) {
     let clock = ManualClock::default();
-    let store = MemoryStore::builder()
-        .clock(Arc::new(clock.clone()))
-        .build();
+    let store = MemoryStore::builder().clock(Arc::new(clock.clone())).build();
     for number in 0..1_000 {
         let grant = acquire(&store, &numbered(number), 1);
         let _ = match number % 10 {
@@ -110,11 +104,8 @@ fn a_cursor_survives_the_record_it_points_at() {
 
 #[test]
 fn a_foreign_cursor_is_refused() {
-    let query = Query {
-        states: vec![State::Live],
-        after: Some(Cursor::new("another store's")),
-        limit: 10,
-    };
+    let query =
+        Query { states: vec![State::Live], after: Some(Cursor::new("another store's")), limit: 10 };
     let store = MemoryStore::new();
     let error = now(store.inspect().unwrap().list(&query)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured);

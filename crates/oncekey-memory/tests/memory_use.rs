@@ -57,8 +57,5 @@ fn a_completed_key_costs_little_and_gives_it_back() {
         let _ = evict(&store, &numbered(number));
     }
     let left = in_use(&region) - empty;
-    assert!(
-        left < 1_000_000.0,
-        "{left:.0} bytes are left of an empty store"
-    );
+    assert!(left < 1_000_000.0, "{left:.0} bytes are left of an empty store");
 }

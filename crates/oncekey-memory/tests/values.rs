@@ -56,29 +56,17 @@ fn the_callers_buffer_is_not_kept() {
     let (value, freed) = part();
     let grant = acquire(&store, &key("settled"), 1);
     let _ = give_up(&store, &key("settled"), grant);
-    let settle = Settle {
-        expected: Expected::Any,
-        settlement: Settlement::Done(completion(value)),
-    };
-    assert_eq!(
-        now(store.settle(&key("settled"), &settle)).unwrap(),
-        Fenced::Applied
-    );
+    let settle =
+        Settle { expected: Expected::Any, settlement: Settlement::Done(completion(value)) };
+    assert_eq!(now(store.settle(&key("settled"), &settle)).unwrap(), Fenced::Applied);
     drop(settle);
     assert!(freed.load(Ordering::SeqCst), "settled");
     assert_eq!(replay(&store, "settled"), "result");
 
     let (data, freed) = part();
     let grant = acquire(&store, &key("renewed"), 1);
-    let renew = Renew {
-        grant,
-        lease: LEASE,
-        progress: Some(Progress { sequence: 1, data }),
-    };
-    assert_eq!(
-        now(store.renew(&key("renewed"), &renew)).unwrap(),
-        Fenced::Applied
-    );
+    let renew = Renew { grant, lease: LEASE, progress: Some(Progress { sequence: 1, data }) };
+    assert_eq!(now(store.renew(&key("renewed"), &renew)).unwrap(), Fenced::Applied);
     drop(renew);
     assert!(freed.load(Ordering::SeqCst), "renewed");
     let record = now(store.get(&key("renewed"))).unwrap().unwrap().record;
@@ -105,10 +93,7 @@ fn completing_again_needs_the_same_bytes() {
     for value in ["result", "result"] {
         assert_eq!(complete(&store, &key("a"), grant, value), Fenced::Applied);
     }
-    assert_eq!(
-        complete(&store, &key("a"), grant, "other"),
-        Fenced::Conflict
-    );
+    assert_eq!(complete(&store, &key("a"), grant, "other"), Fenced::Conflict);
     assert_eq!(replay(&store, "a"), "result");
 }
 
@@ -116,14 +101,8 @@ fn completing_again_needs_the_same_bytes() {
 fn what_is_too_long_is_refused_unless_it_need_not_be_kept() {
     let store = MemoryStore::builder().max_value_len(8).build();
     let grant = acquire(&store, &key("a"), 1);
-    let long = Completion {
-        value: "nine byte".into(),
-        ..completion("")
-    };
-    let refused = Complete {
-        grant,
-        completion: long.clone(),
-    };
+    let long = Completion { value: "nine byte".into(), ..completion("") };
+    let refused = Complete { grant, completion: long.clone() };
     let error = now(store.complete(&key("a"), &refused)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(!error.to_string().contains("nine byte"));
@@ -131,33 +110,18 @@ fn what_is_too_long_is_refused_unless_it_need_not_be_kept() {
     let renew = Renew {
         grant,
         lease: LEASE,
-        progress: Some(Progress {
-            sequence: 1,
-            data: "nine byte".into(),
-        }),
+        progress: Some(Progress { sequence: 1, data: "nine byte".into() }),
     };
     let error = now(store.renew(&key("a"), &renew)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
 
-    let fits = Complete {
-        grant,
-        completion: Completion {
-            replayable: false,
-            ..long
-        },
-    };
-    assert_eq!(
-        now(store.complete(&key("a"), &fits)).unwrap(),
-        Fenced::Applied
-    );
+    let fits = Complete { grant, completion: Completion { replayable: false, ..long } };
+    assert_eq!(now(store.complete(&key("a"), &fits)).unwrap(), Fenced::Applied);
     let replay = now(store.claim(&key("a"), &claim(2))).unwrap();
     assert_eq!(replay, ClaimOutcome::Replay(None));
 
     let grant = acquire(&store, &key("b"), 1);
-    assert_eq!(
-        complete(&store, &key("b"), grant, "8 bytes!"),
-        Fenced::Applied
-    );
+    assert_eq!(complete(&store, &key("b"), grant, "8 bytes!"), Fenced::Applied);
 }
 
 #[test]

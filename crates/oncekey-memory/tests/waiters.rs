@@ -29,26 +29,19 @@ fn subscribe(store: &MemoryStore, key: &Key) -> Subscription {
 
 /// Whether something is there to be notified of.
 fn notified(subscription: &mut Subscription) -> bool {
-    pin!(subscription.changed())
-        .poll(&mut Context::from_waker(Waker::noop()))
-        .is_ready()
+    pin!(subscription.changed()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn settle(store: &MemoryStore, key: &Key, settlement: Settlement) {
     let expected = Expected::Any;
-    let settle = Settle {
-        expected,
-        settlement,
-    };
+    let settle = Settle { expected, settlement };
     assert_eq!(now(store.settle(key, &settle)).unwrap(), Fenced::Applied);
 }
 
 #[test]
 fn every_end_of_an_attempt_is_notified_once() {
     let clock = ManualClock::default();
-    let store = MemoryStore::builder()
-        .clock(Arc::new(clock.clone()))
-        .build();
+    let store = MemoryStore::builder().clock(Arc::new(clock.clone())).build();
     let ends: [(&str, End<'_>); 7] = [
         ("completion", &|key| {
             let grant = acquire(&store, key, 1);
@@ -139,20 +132,12 @@ impl Wake for Reenters {
 #[test]
 fn a_waker_may_use_the_store() {
     let store = MemoryStore::new();
-    let waker = Arc::new(Reenters {
-        store: store.clone(),
-        woken: AtomicUsize::new(0),
-    });
+    let waker = Arc::new(Reenters { store: store.clone(), woken: AtomicUsize::new(0) });
     let mut subscription = subscribe(&store, &key("a"));
     {
         let mut changed = pin!(subscription.changed());
         let waker = Waker::from(waker.clone());
-        assert!(
-            changed
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         let grant = acquire(&store, &key("a"), 1);
         let _ = complete(&store, &key("a"), grant, "done");
     }

@@ -56,12 +56,7 @@ pub(crate) fn acquire(store: &MemoryStore, key: &Key, attempt: u128) -> Grant {
 }
 
 pub(crate) fn completion(value: impl Into<Bytes>) -> Completion {
-    Completion {
-        value: value.into(),
-        replayable: true,
-        retention: RETENTION,
-        hold: Duration::ZERO,
-    }
+    Completion { value: value.into(), replayable: true, retention: RETENTION, hold: Duration::ZERO }
 }
 
 pub(crate) fn complete(
@@ -85,18 +80,11 @@ pub(crate) fn give_up(store: &MemoryStore, key: &Key, grant: Grant) -> Fenced {
 }
 
 pub(crate) fn renew(store: &MemoryStore, key: &Key, grant: Grant) -> Fenced {
-    let renew = Renew {
-        grant,
-        lease: LEASE,
-        progress: None,
-    };
+    let renew = Renew { grant, lease: LEASE, progress: None };
     now(store.renew(key, &renew)).unwrap()
 }
 
 pub(crate) fn evict(store: &MemoryStore, key: &Key) -> Fenced {
-    let evict = Evict {
-        expected: Expected::Any,
-        force: true,
-    };
+    let evict = Evict { expected: Expected::Any, force: true };
     now(store.evict(key, &evict)).unwrap()
 }
