@@ -67,34 +67,35 @@ impl Attempt {
             *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(settings.lease))
         };
         let mut backoff = Backoff::within(settings.lease);
-        let mut error = StoreError::new(ErrorKind::OutcomeUnknown, "complete")
-            .with_message("the store did not answer for as long as a lease lasts");
+        // Of one copy that may have been applied; no later error of another copy takes that back.
+        let mut unknown = None;
         loop {
             let call = engine.store.complete(self.stored_key(), complete);
             match within(&*settings.timer, &mut patience, call).await {
                 Some(Ok(fenced)) => return Ok(fenced),
-                Some(Err(failed)) => {
-                    let kind = failed.kind();
+                Some(Err(error)) => {
+                    let kind = error.kind();
                     settings.observe(&Event::StoreFailed { operation: "complete", kind });
-                    match kind {
+                    if matches!(kind, ErrorKind::TooLarge | ErrorKind::Full)
+                        && complete.completion.replayable
+                    {
                         // The effect happened: keep the fact, if not the value.
-                        ErrorKind::TooLarge | ErrorKind::Full if complete.completion.replayable => {
-                            complete.completion.replayable = false;
-                            let len = complete.completion.value.len();
-                            settings.observe(&Event::NotReplayable { len });
-                            continue;
-                        }
-                        _ if !failed.is_retryable() => return Err(RecordError::Store(failed)),
-                        _ => error = failed,
+                        complete.completion.replayable = false;
+                        let len = complete.completion.value.len();
+                        settings.observe(&Event::NotReplayable { len });
+                        continue;
                     }
+                    if kind == ErrorKind::OutcomeUnknown {
+                        unknown = Some(error.clone());
+                    }
+                    let pause = settings.timer.now() + backoff.next(&*settings.random);
+                    if !error.is_retryable() || pause >= patience() {
+                        return Err(RecordError::Store(unknown.unwrap_or(error)));
+                    }
+                    settings.timer.sleep_until(pause).await;
                 }
-                None => return Err(RecordError::Store(error)),
+                None => return Err(RecordError::Store(no_answer("complete"))),
             }
-            let pause = settings.timer.now() + backoff.next(&*settings.random);
-            if pause >= patience() {
-                return Err(RecordError::Store(error));
-            }
-            settings.timer.sleep_until(pause).await;
         }
     }
 
@@ -114,10 +115,15 @@ impl Attempt {
             on_interrupted: OnInterrupted::Refuse,
             on_retired: settings.on_retired(),
         };
+        let give_up_at = settings.timer.now().saturating_add(settings.lease);
         let mut backoff = Backoff::within(settings.lease);
         let mut tries = ABANDON_TRIES;
         loop {
-            match engine.store.claim(self.stored_key(), &claim).await {
+            let call = engine.store.claim(self.stored_key(), &claim);
+            let Some(answer) = within(&*settings.timer, || give_up_at, call).await else {
+                return Err(RecordError::Store(no_answer("claim")));
+            };
+            match answer {
                 Ok(ClaimOutcome::Acquired { grant, .. }) => {
                     complete.grant = grant;
                     return check_completed(self.try_complete(complete).await?);
@@ -185,4 +191,10 @@ impl Attempt {
         }
         false
     }
+}
+
+/// Whether a command that was not answered was applied, nobody knows.
+fn no_answer(operation: &'static str) -> StoreError {
+    StoreError::new(ErrorKind::OutcomeUnknown, operation)
+        .with_message("the store did not answer for as long as a lease lasts")
 }
