@@ -20,6 +20,7 @@ use super::value::{CodecError, Encoded};
 use super::verify::{Interruption, Verdict, Verify};
 use super::{Admission, Idempotency, Inner, Refusal, Request, wait};
 use crate::observe::{Event, VerdictKind};
+use crate::store::OnInterrupted;
 use crate::{Fingerprint, Key};
 
 impl Idempotency {
@@ -253,6 +254,12 @@ async fn find_admission(
         attempt.lose();
         attempt.release(false).await;
         return Err(Refusal::LeaseLost);
+    }
+    if attempt.is_takeover() && engine.settings.on_interrupted() == OnInterrupted::Refuse {
+        // A grant to a completer that never learned of it, adopted here. Nobody has found out what the
+        // interrupted attempt did.
+        attempt.give_up().await;
+        return Err(Refusal::Interrupted);
     }
     let Guarantee::Verified(hook) = &engine.settings.guarantee else {
         return Ok(Admission::Run(attempt));
