@@ -1,0 +1,199 @@
+//! The one thread that writes: whatever has queued up shares one transaction and one commit.
+//!
+//! A commit waits for the disk, and that is nearly all that a command costs. So while one commit is on
+//! its way, the commands that come in meanwhile queue up, and the next commit carries all of them. A
+//! lone caller waits for nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use oncekey::runtime::Clock;
+use oncekey::store::StoreError;
+use rusqlite::{Connection, Error};
+
+use crate::busy;
+use crate::error::{Purpose, again};
+use crate::queue::Queue;
+use crate::schema::Schema;
+use crate::session::Session;
+
+/// The most commands that share a commit: bounds how long others wait for the lock on the file.
+const MOST_IN_A_BATCH: usize = 512;
+
+/// Something for the writer to do.
+pub(crate) enum Task {
+    /// A command that shares a transaction with others.
+    Command(Box<dyn Job>),
+    /// Something that has the connection to itself, and begins and commits by itself.
+    Alone(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// A command with the place for its answer.
+pub(crate) trait Job: Send {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool;
+
+    /// Decides, in an open transaction. May be called again if that is rolled back.
+    fn decide(&mut self, session: &mut Session<'_>);
+
+    /// Hands over what was decided, which is in force; or what became of the transaction instead.
+    fn answer(self: Box<Self>, failure: Option<Failure<'_>>);
+}
+
+/// What became of a transaction that was to be committed.
+#[derive(Clone, Copy)]
+pub(crate) enum Failure<'a> {
+    /// It was not begun, or rolled back.
+    NotApplied(&'a Error),
+    /// Its commit failed.
+    Unknown(&'a Error),
+}
+
+pub(crate) type Reply<O> = oneshot::Sender<Result<O, StoreError>>;
+
+/// The job that runs a closure.
+pub(crate) struct Call<O, F> {
+    pub(crate) purpose: Purpose,
+    pub(crate) run: F,
+    pub(crate) decided: Option<Result<O, StoreError>>,
+    pub(crate) reply: Reply<O>,
+}
+
+impl<O, F> Job for Call<O, F>
+where
+    O: Send,
+    F: FnMut(&mut Session<'_>, Purpose) -> Result<O, StoreError> + Send,
+{
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_canceled()
+    }
+
+    fn decide(&mut self, session: &mut Session<'_>) {
+        self.decided = Some((self.run)(session, self.purpose));
+    }
+
+    fn answer(self: Box<Self>, failure: Option<Failure<'_>>) {
+        let answer = match (failure, self.decided) {
+            (Some(Failure::Unknown(error)), _) => Err(self.purpose.unknown(again(error))),
+            // It knows better what failed.
+            (Some(Failure::NotApplied(_)) | None, Some(Err(error))) => Err(error),
+            (Some(Failure::NotApplied(error)), _) => Err(self.purpose.failed(again(error))),
+            (None, Some(Ok(outcome))) => Ok(outcome),
+            // Not decided, and nothing failed: dropping the reply says that nobody knows.
+            (None, None) => return,
+        };
+        // Whoever asked may be gone.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// What the thread works with.
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) busy_timeout: Duration,
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(mut self, queue: &Queue<Task>) {
+        let _closing = Closing(queue);
+        while let Some(tasks) = queue.take(MOST_IN_A_BATCH) {
+            let mut batch = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                match task {
+                    Task::Command(job) => batch.push(job),
+                    Task::Alone(work) => {
+                        self.commit(std::mem::take(&mut batch));
+                        work(&mut self);
+                    }
+                }
+            }
+            self.commit(batch);
+        }
+    }
+
+    /// Decides all of `jobs` in one transaction, commits it, and only then answers them.
+    fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        // What nobody waits for need not happen: a dropped call may or may not.
+        jobs.retain(|job| !job.is_abandoned());
+        if jobs.is_empty() {
+            return;
+        }
+        match self.attempt(&mut jobs) {
+            Attempt::Committed => answer(jobs, None),
+            Attempt::NotBegun(error) => answer(jobs, Some(Failure::NotApplied(&error))),
+            Attempt::Unknown(error) => answer(jobs, Some(Failure::Unknown(&error))),
+            Attempt::RolledBack if jobs.len() == 1 => answer(jobs, None),
+            // One of them cannot be done. The others must not suffer for it.
+            Attempt::RolledBack => {
+                for job in jobs {
+                    self.commit(vec![job]);
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, jobs: &mut [Box<dyn Job>]) -> Attempt {
+        if let Err(error) = self.begin() {
+            return Attempt::NotBegun(error);
+        }
+        let mut session = Session::new(&self.connection, &self.schema, &*self.clock);
+        for job in &mut *jobs {
+            job.decide(&mut session);
+            // Some failures (a full disk, for one) end the whole transaction.
+            if self.connection.is_autocommit() {
+                return Attempt::RolledBack;
+            }
+        }
+        match session.finish().and_then(|()| self.execute("COMMIT")) {
+            Ok(()) => Attempt::Committed,
+            Err(error) => {
+                self.roll_back();
+                Attempt::Unknown(error)
+            }
+        }
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        busy::allow(self.busy_timeout);
+        // A transaction that was begun as a reader cannot wait for the lock when it starts to write.
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            // If this fails as well, the next BEGIN does too, and says so.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+}
+
+enum Attempt {
+    Committed,
+    NotBegun(Error),
+    /// Nothing of it is in force. The job that was decided last knows why.
+    RolledBack,
+    Unknown(Error),
+}
+
+fn answer(jobs: Vec<Box<dyn Job>>, failure: Option<Failure<'_>>) {
+    for job in jobs {
+        job.answer(failure);
+    }
+}
+
+/// Turns callers away when the thread ends, be it by a panic.
+struct Closing<'a>(&'a Queue<Task>);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
