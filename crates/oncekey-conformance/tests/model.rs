@@ -1,6 +1,7 @@
 //! The model finds mistakes in the rules of a store, and shows them in few steps.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod cells;
 mod ruled;
 
 use std::time::Duration;
@@ -9,12 +10,12 @@ use futures::executor::block_on;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
     AttemptId, Claim, ClaimOutcome, Evict, Expected, Fenced, FencingToken, OnInterrupted, Record,
-    Renew, State, Status,
+    Renew, State, Status, StoredValue,
 };
 use oncekey_conformance::history::{Answer, Operation};
 use oncekey_conformance::{Fixture, model};
 
-use ruled::cells::{self, Watched};
+use cells::Watched;
 use ruled::{Right, Ruled, Rules};
 
 #[test]
@@ -24,6 +25,53 @@ fn the_rules_agree_with_themselves() {
     assert_eq!(verdict, Ok(()));
 }
 
+#[test]
+fn a_store_whose_time_passes_by_itself_agrees() {
+    #[derive(Debug)]
+    struct RealTime;
+
+    impl Rules for RealTime {
+        const REAL_TIME: bool = true;
+    }
+
+    assert_eq!(verdict_on::<RealTime>(), Ok(()));
+}
+
+#[test]
+fn a_store_that_forgets_by_itself_agrees() {
+    #[derive(Debug)]
+    struct Forgetful;
+
+    impl Rules for Forgetful {
+        fn aged(record: &Record, now: Timestamp) -> Option<Record> {
+            (!record.is_purgeable(now)).then(|| record.clone())
+        }
+    }
+
+    assert_eq!(verdict_on::<Forgetful>(), Ok(()));
+}
+
+#[test]
+fn a_store_that_shrinks_retired_results_agrees() {
+    #[derive(Debug)]
+    struct Shrinking;
+
+    impl Rules for Shrinking {
+        fn aged(record: &Record, now: Timestamp) -> Option<Record> {
+            let mut record = record.clone();
+            let is_retired = record.state(now) == State::Retired;
+            if let Status::Completed { value, .. } = &mut record.status
+                && let (true, Some(bytes)) = (is_retired, value.replay())
+            {
+                *value = StoredValue::new(&bytes, false);
+            }
+            Some(record)
+        }
+    }
+
+    assert_eq!(verdict_on::<Shrinking>(), Ok(()));
+}
+
 /// Every cell of the tables of the rules is visited by the sequences that are run by default.
 #[test]
 fn every_cell_of_the_rules_is_visited() {
@@ -31,12 +79,7 @@ fn every_cell_of_the_rules_is_visited() {
 
     let (all, visited) = (cells::all(), cells::visited());
     let missing: Vec<_> = all.difference(&visited).collect();
-    assert!(
-        missing.is_empty(),
-        "{} of {}: {missing:#?}",
-        missing.len(),
-        all.len()
-    );
+    assert!(missing.is_empty(), "{} of {}: {missing:#?}", missing.len(), all.len());
 }
 
 /// Defines a store with one mistake each, and a test that the model shows it in at most so many steps.
@@ -256,8 +299,5 @@ fn shows_in<R: Rules>(steps: usize) {
     let shown = violation.observed.lines().skip(1).count();
 
     println!("{violation}");
-    assert!(
-        (1..=steps).contains(&shown),
-        "{shown} steps, not {steps}: {violation}"
-    );
+    assert!((1..=steps).contains(&shown), "{shown} steps, not {steps}: {violation}");
 }

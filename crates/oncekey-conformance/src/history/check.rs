@@ -37,11 +37,7 @@ fn check_key(history: &History, key: usize) -> Result<(), Counterexample> {
     ends.sort_unstable();
     // Whatever explains a history explains its beginnings, so the first that fails can be bisected.
     let explained = ends.partition_point(|until| is_explained(*until));
-    Err(Counterexample::new(
-        history,
-        key,
-        ends.get(explained).copied(),
-    ))
+    Err(Counterexample::new(history, key, ends.get(explained).copied()))
 }
 
 fn end_of(call: &Call) -> Option<u64> {
@@ -131,13 +127,7 @@ impl<'a> Search<'a> {
         let mut steps: Vec<_> = calls.chain(phases).collect();
         // The order of the answers is likely to be close to the order of what was done.
         steps.sort_by_key(|step| step.ends);
-        Self {
-            history,
-            steps,
-            tried: HashMap::new(),
-            asked: None,
-            answers: BTreeSet::new(),
-        }
+        Self { history, steps, tried: HashMap::new(), asked: None, answers: BTreeSet::new() }
     }
 
     fn succeeds(mut self) -> bool {
@@ -153,11 +143,7 @@ impl<'a> Search<'a> {
     }
 
     fn run(&mut self) -> bool {
-        let start = State {
-            phase: 0,
-            record: Range::exactly(None),
-            said: None,
-        };
+        let start = State { phase: 0, record: Range::exactly(None), said: None };
         self.place(&mut vec![false; self.steps.len()], start)
     }
 
@@ -204,10 +190,7 @@ impl<'a> Search<'a> {
         let call = match step.what {
             What::Call(call) => call,
             What::Phase(phase) => {
-                return vec![State {
-                    phase,
-                    ..state.clone()
-                }];
+                return vec![State { phase, ..state.clone() }];
             }
         };
         let clock = self.history.phases[state.phase].clock;

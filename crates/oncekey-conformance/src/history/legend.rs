@@ -23,10 +23,7 @@ pub(crate) struct Legend {
 impl Legend {
     /// `attempts` are called A, B, C, .. in their order; times are shown as since `start`.
     pub(crate) const fn new(attempts: Vec<AttemptId>, start: Timestamp) -> Self {
-        Self {
-            attempts,
-            start: Some(start),
-        }
+        Self { attempts, start: Some(start) }
     }
 
     pub(crate) fn operation(&self, operation: &Operation) -> String {
@@ -49,16 +46,9 @@ impl Legend {
                 )
             }
             Operation::Renew(renew) => {
-                let progress = renew
-                    .progress
-                    .as_ref()
-                    .map_or_else(String::new, |progress| {
-                        format!(
-                            ", progress #{} {}",
-                            progress.sequence,
-                            bytes(&progress.data)
-                        )
-                    });
+                let progress = renew.progress.as_ref().map_or_else(String::new, |progress| {
+                    format!(", progress #{} {}", progress.sequence, bytes(&progress.data))
+                });
                 format!(
                     "renew by {} (lease {}{progress})",
                     self.grant(renew.grant),
@@ -101,12 +91,7 @@ impl Legend {
 
     pub(crate) fn answer(&self, answer: &Answer) -> String {
         match answer {
-            Answer::Claim(ClaimOutcome::Acquired {
-                grant,
-                number,
-                lease_left,
-                previous,
-            }) => {
+            Answer::Claim(ClaimOutcome::Acquired { grant, number, lease_left, previous }) => {
                 let previous = previous.as_ref().map_or_else(String::new, |previous| {
                     let progress = previous.progress.as_ref();
                     format!(
@@ -134,12 +119,7 @@ impl Legend {
     }
 
     pub(crate) fn observed(&self, seen: &Observed) -> String {
-        format!(
-            "{:?} at {}: {}",
-            seen.state,
-            self.time(seen.now),
-            self.record(Some(&seen.record))
-        )
+        format!("{:?} at {}: {}", seen.state, self.time(seen.now), self.record(Some(&seen.record)))
     }
 
     pub(crate) fn record(&self, record: Option<&Record>) -> String {
@@ -152,32 +132,16 @@ impl Legend {
             }
             Status::GaveUp => "given up".to_owned(),
             Status::Released => "released".to_owned(),
-            Status::Completed {
-                value,
-                retained_until,
-            } => format!(
-                "completed with {} until {}",
-                stored(value),
-                self.time(*retained_until)
-            ),
+            Status::Completed { value, retained_until } => {
+                format!("completed with {} until {}", stored(value), self.time(*retained_until))
+            }
         };
         let previous = record.previous.map_or_else(String::new, |previous| {
-            format!(
-                ", after {:?} token {}",
-                previous.cause,
-                self.token(previous.token)
-            )
+            format!(", after {:?} token {}", previous.cause, self.token(previous.token))
         });
-        let progress = record
-            .progress
-            .as_ref()
-            .map_or_else(String::new, |progress| {
-                format!(
-                    ", progress #{} {}",
-                    progress.sequence,
-                    bytes(&progress.data)
-                )
-            });
+        let progress = record.progress.as_ref().map_or_else(String::new, |progress| {
+            format!(", progress #{} {}", progress.sequence, bytes(&progress.data))
+        });
         format!(
             "{status}, by {}, number {}, fingerprint {}, forget at {}{previous}{progress}",
             self.grant(record.grant()),
@@ -199,11 +163,7 @@ impl Legend {
     }
 
     fn grant(&self, grant: Grant) -> String {
-        format!(
-            "{} with token {}",
-            self.attempt(grant.attempt),
-            self.token(grant.token)
-        )
+        format!("{} with token {}", self.attempt(grant.attempt), self.token(grant.token))
     }
 
     /// Most tokens are points in time, too.
@@ -240,11 +200,7 @@ fn completion(completion: &Completion) -> String {
     format!(
         "{}{}, retention {}, hold {}",
         bytes(&completion.value),
-        if completion.replayable {
-            ""
-        } else {
-            " not replayable"
-        },
+        if completion.replayable { "" } else { " not replayable" },
         duration(completion.retention),
         duration(completion.hold),
     )
@@ -265,11 +221,7 @@ fn bytes(bytes: &[u8]) -> String {
 }
 
 fn duration(duration: Duration) -> String {
-    if duration == Duration::MAX {
-        "forever".to_owned()
-    } else {
-        format!("{duration:?}")
-    }
+    if duration == Duration::MAX { "forever".to_owned() } else { format!("{duration:?}") }
 }
 
 fn fingerprint(fingerprint: &oncekey::Fingerprint) -> String {

@@ -76,22 +76,13 @@ impl History {
     /// An empty history that begins with the store's clock in `clock`.
     #[must_use]
     pub fn new(clock: Window) -> Self {
-        Self {
-            phases: vec![Phase { from: 0, clock }],
-            calls: Vec::new(),
-        }
+        Self { phases: vec![Phase { from: 0, clock }], calls: Vec::new() }
     }
 
     /// Records that `client` asks for `operation` on `key`.
     pub fn invoke(&mut self, client: usize, key: usize, operation: Operation) -> CallId {
         let invoked = self.end();
-        self.calls.push(Call {
-            client,
-            key,
-            operation,
-            invoked,
-            reply: None,
-        });
+        self.calls.push(Call { client, key, operation, invoked, reply: None });
         CallId(self.calls.len() - 1)
     }
 

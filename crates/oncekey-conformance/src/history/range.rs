@@ -28,10 +28,7 @@ impl Window {
     /// The time is known.
     #[must_use]
     pub const fn at(now: Timestamp) -> Self {
-        Self {
-            earliest: now,
-            latest: now,
-        }
+        Self { earliest: now, latest: now }
     }
 
     /// One that reaches `by` further, both ways.
@@ -78,10 +75,7 @@ pub(crate) struct Range<T> {
 
 impl<T: Timed> Range<T> {
     pub(crate) fn exactly(value: T) -> Self {
-        Self {
-            low: value.clone(),
-            high: value,
-        }
+        Self { low: value.clone(), high: value }
     }
 
     pub(crate) fn contains(&self, value: &T) -> bool {
@@ -89,9 +83,7 @@ impl<T: Timed> Range<T> {
             let (low, high) = (self.low.numbers(), self.high.numbers());
             let mut bounds = low.into_iter().zip(high);
             value.numbers().into_iter().all(|number| {
-                bounds
-                    .next()
-                    .is_some_and(|(low, high)| low <= number && number <= high)
+                bounds.next().is_some_and(|(low, high)| low <= number && number <= high)
             })
         }
     }
@@ -142,11 +134,8 @@ pub(crate) fn may_be_gone(record: &Range<Option<Record>>, now: Timestamp) -> boo
 
 fn decisions(operation: &Operation, record: &Range<Option<Record>>, clock: Window) -> Vec<Allowed> {
     let mut found: Vec<Allowed> = Vec::new();
-    let ends: &[_] = if record.low == record.high {
-        &[&record.low]
-    } else {
-        &[&record.low, &record.high]
-    };
+    let ends: &[_] =
+        if record.low == record.high { &[&record.low] } else { &[&record.low, &record.high] };
     for now in decisive_moments(ends, clock) {
         for &record in ends {
             let (answer, after) = operation.apply(record.as_ref(), now);
@@ -158,10 +147,8 @@ fn decisions(operation: &Operation, record: &Range<Option<Record>>, clock: Windo
                     one.answer.widen(&answer);
                     one.after.widen(&after);
                 }
-                None => found.push(Allowed {
-                    answer: Range::exactly(answer),
-                    after: Range::exactly(after),
-                }),
+                None => found
+                    .push(Allowed { answer: Range::exactly(answer), after: Range::exactly(after) }),
             }
         }
     }
@@ -174,11 +161,7 @@ fn decisive_moments(ends: &[&Option<Record>], clock: Window) -> Vec<Timestamp> {
     for record in ends.iter().filter_map(|record| record.as_ref()) {
         if let Some(change) = next_change(record) {
             let just_before = Timestamp::from_micros(change.as_micros().saturating_sub(1));
-            moments.extend(
-                [just_before, change]
-                    .into_iter()
-                    .filter(|at| clock.contains(*at)),
-            );
+            moments.extend([just_before, change].into_iter().filter(|at| clock.contains(*at)));
         }
     }
     moments.sort_unstable();
@@ -217,9 +200,7 @@ impl Allowed {
     pub(crate) fn after_answer(&self, answer: &Answer) -> Range<Option<Record>> {
         match answer {
             Answer::Get(Some(seen)) => Range::exactly(Some(self.restored(seen).record)),
-            Answer::Claim(ClaimOutcome::Acquired {
-                grant, previous, ..
-            }) => {
+            Answer::Claim(ClaimOutcome::Acquired { grant, previous, .. }) => {
                 let learn = |record: &Option<Record>| {
                     record.clone().map(|mut record| {
                         record.token = grant.token;
@@ -229,10 +210,7 @@ impl Allowed {
                         record
                     })
                 };
-                Range {
-                    low: learn(&self.after.low),
-                    high: learn(&self.after.high),
-                }
+                Range { low: learn(&self.after.low), high: learn(&self.after.high) }
             }
             _ => self.after.clone(),
         }
@@ -244,10 +222,7 @@ impl Allowed {
         if let (
             State::Retired,
             Status::Completed { value, .. },
-            Some(Record {
-                status: Status::Completed { value: known, .. },
-                ..
-            }),
+            Some(Record { status: Status::Completed { value: known, .. }, .. }),
         ) = (seen.state, &mut seen.record.status, &self.after.low)
             && let (StoredValue::Digest(_), StoredValue::Replayable(bytes)) = (&*value, known)
             && value.is_of(bytes)
@@ -291,13 +266,10 @@ impl Timed for Record {
                 ..previous
             }),
             status: match &self.status {
-                Status::InProgress { deadline } => Status::InProgress {
-                    deadline: deadline.map_numbers(replace),
-                },
-                Status::Completed {
-                    value,
-                    retained_until,
-                } => Status::Completed {
+                Status::InProgress { deadline } => {
+                    Status::InProgress { deadline: deadline.map_numbers(replace) }
+                }
+                Status::Completed { value, retained_until } => Status::Completed {
                     value: value.clone(),
                     retained_until: retained_until.map_numbers(replace),
                 },
@@ -313,26 +285,20 @@ impl Timed for Record {
 impl Timed for Answer {
     fn map_numbers(&self, replace: &mut dyn FnMut(u64) -> u64) -> Self {
         match self {
-            Self::Claim(ClaimOutcome::Acquired {
-                grant,
-                number,
-                lease_left,
-                previous,
-            }) => Self::Claim(ClaimOutcome::Acquired {
-                grant: Grant {
-                    token: grant.token.map_numbers(replace),
-                    ..*grant
-                },
-                number: *number,
-                lease_left: lease_left.map_numbers(replace),
-                previous: previous.as_ref().map(|previous| Previous {
-                    token: previous.token.map_numbers(replace),
-                    ..previous.clone()
-                }),
-            }),
-            Self::Claim(ClaimOutcome::Busy { retry_after }) => Self::Claim(ClaimOutcome::Busy {
-                retry_after: retry_after.map_numbers(replace),
-            }),
+            Self::Claim(ClaimOutcome::Acquired { grant, number, lease_left, previous }) => {
+                Self::Claim(ClaimOutcome::Acquired {
+                    grant: Grant { token: grant.token.map_numbers(replace), ..*grant },
+                    number: *number,
+                    lease_left: lease_left.map_numbers(replace),
+                    previous: previous.as_ref().map(|previous| Previous {
+                        token: previous.token.map_numbers(replace),
+                        ..previous.clone()
+                    }),
+                })
+            }
+            Self::Claim(ClaimOutcome::Busy { retry_after }) => {
+                Self::Claim(ClaimOutcome::Busy { retry_after: retry_after.map_numbers(replace) })
+            }
             Self::Get(Some(seen)) => Self::Get(Some(Observed {
                 record: seen.record.map_numbers(replace),
                 state: seen.state,

@@ -85,9 +85,7 @@ impl Choices<'_> {
                 },
                 purge: self.of(&[(1, false), (1, true)]),
             },
-            Kind::Purge => Step::Purge {
-                limit: self.of(&[(1, 1_000), (1, 1)]),
-            },
+            Kind::Purge => Step::Purge { limit: self.of(&[(1, 1_000), (1, 1)]) },
             Kind::Restart => Step::Restart,
         }
     }
@@ -130,32 +128,17 @@ impl Choices<'_> {
                 refuse_interrupted: self.rarely(),
                 tell_retired: self.rarely(),
             },
-            Kind::Renew => Sketch::Renew {
-                by: self.by(),
-                lease: self.lease(),
-                progress: self.progress(),
-            },
-            Kind::Complete => Sketch::Complete {
-                by: self.by(),
-                done: self.done(),
-            },
+            Kind::Renew => {
+                Sketch::Renew { by: self.by(), lease: self.lease(), progress: self.progress() }
+            }
+            Kind::Complete => Sketch::Complete { by: self.by(), done: self.done() },
             Kind::GiveUp => Sketch::GiveUp { by: self.by() },
-            Kind::Release => Sketch::Release {
-                by: self.by(),
-                hold: self.span(),
-            },
-            Kind::SettleAsDone => Sketch::SettleAsDone {
-                of: self.whom(),
-                done: self.done(),
-            },
-            Kind::SettleAsNotDone => Sketch::SettleAsNotDone {
-                of: self.whom(),
-                hold: self.span(),
-            },
-            Kind::Evict => Sketch::Evict {
-                of: self.whom(),
-                force: self.of(&[(1, false), (1, true)]),
-            },
+            Kind::Release => Sketch::Release { by: self.by(), hold: self.span() },
+            Kind::SettleAsDone => Sketch::SettleAsDone { of: self.whom(), done: self.done() },
+            Kind::SettleAsNotDone => Sketch::SettleAsNotDone { of: self.whom(), hold: self.span() },
+            Kind::Evict => {
+                Sketch::Evict { of: self.whom(), force: self.of(&[(1, false), (1, true)]) }
+            }
             Kind::Get => Sketch::Get,
         }
     }
@@ -171,10 +154,7 @@ impl Choices<'_> {
     }
 
     fn by(&mut self) -> By {
-        By {
-            who: self.who(),
-            wrong_token: self.rarely(),
-        }
+        By { who: self.who(), wrong_token: self.rarely() }
     }
 
     fn whom(&mut self) -> Whom {

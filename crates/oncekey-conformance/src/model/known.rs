@@ -74,17 +74,9 @@ impl Model {
                 } else {
                     OnInterrupted::TakeOver
                 },
-                on_retired: if *tell_retired {
-                    OnRetired::Tell
-                } else {
-                    OnRetired::Forget
-                },
+                on_retired: if *tell_retired { OnRetired::Tell } else { OnRetired::Forget },
             }),
-            Sketch::Renew {
-                by,
-                lease,
-                progress,
-            } => Operation::Renew(Renew {
+            Sketch::Renew { by, lease, progress } => Operation::Renew(Renew {
                 grant: self.grant(*by, key),
                 lease: scale.lease(*lease),
                 progress: progress.map(|(sequence, content)| Progress {
@@ -98,37 +90,29 @@ impl Model {
             }),
             Sketch::Release { by, hold } => Operation::Abandon(Abandon {
                 grant: self.grant(*by, key),
-                known: Known::NotStarted {
-                    hold: scale.span(*hold),
-                },
+                known: Known::NotStarted { hold: scale.span(*hold) },
             }),
-            Sketch::GiveUp { by } => Operation::Abandon(Abandon {
-                grant: self.grant(*by, key),
-                known: Known::Unknown,
-            }),
+            Sketch::GiveUp { by } => {
+                Operation::Abandon(Abandon { grant: self.grant(*by, key), known: Known::Unknown })
+            }
             Sketch::SettleAsDone { of, done } => Operation::Settle(Settle {
                 expected: self.expected(*of, key),
                 settlement: Settlement::Done(completion(done)),
             }),
             Sketch::SettleAsNotDone { of, hold } => Operation::Settle(Settle {
                 expected: self.expected(*of, key),
-                settlement: Settlement::NotDone {
-                    hold: scale.span(*hold),
-                },
+                settlement: Settlement::NotDone { hold: scale.span(*hold) },
             }),
-            Sketch::Evict { of, force } => Operation::Evict(Evict {
-                expected: self.expected(*of, key),
-                force: *force,
-            }),
+            Sketch::Evict { of, force } => {
+                Operation::Evict(Evict { expected: self.expected(*of, key), force: *force })
+            }
             Sketch::Get => Operation::Get,
         }
     }
 
     fn attempt(&self, who: Who, key: usize) -> AttemptId {
         match who {
-            Who::Last => self.grants[key]
-                .last()
-                .map_or(self.attempts[0], |grant| grant.attempt),
+            Who::Last => self.grants[key].last().map_or(self.attempts[0], |grant| grant.attempt),
             Who::Attempt(attempt) => self.attempts[attempt],
         }
     }
@@ -139,10 +123,7 @@ impl Model {
         let mut grants = self.grants[key].iter().rev();
         let granted = grants.find(|grant| grant.attempt == attempt);
         let token = granted.map_or(1, |grant| grant.token.get());
-        Grant {
-            token: FencingToken::new(token + u64::from(by.wrong_token)),
-            attempt,
-        }
+        Grant { token: FencingToken::new(token + u64::from(by.wrong_token)), attempt }
     }
 
     fn expected(&self, of: Whom, key: usize) -> Expected {

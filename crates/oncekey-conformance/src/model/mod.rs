@@ -42,9 +42,7 @@ pub async fn agrees_with_the_rules<F: Fixture>(fixture: &F) -> Verdict {
         (REAL_TIME_LENGTH, REAL_TIME_SEQUENCES, REAL_TIME_SHRINKS)
     };
     let strategy = choices::sequences(length, &capabilities);
-    let mut world = World::new(fixture)
-        .await
-        .map_err(|found| violation(&found, 0))?;
+    let mut world = World::new(fixture).await.map_err(|found| violation(&found, 0))?;
     for seed in Seeds::from_env(count)?.iter() {
         let mut tree = sequence(&strategy, seed)?;
         if let Err(found) = world.run(&tree.current()).await {
@@ -76,11 +74,7 @@ async fn shrink<F: Fixture>(
     let mut tries = 0..budget;
     let mut failed = true;
     while tries.next().is_some() {
-        let changed = if failed {
-            tree.simplify()
-        } else {
-            tree.complicate()
-        };
+        let changed = if failed { tree.simplify() } else { tree.complicate() };
         if !changed {
             break;
         }

@@ -31,9 +31,8 @@ fn number(variable: &str) -> Result<Option<u64>, Violation> {
     };
     match value.parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(Violation::new(
-            format!("{variable}, where it is set, to be a whole number"),
-            value,
-        )),
+        Err(_) => {
+            Err(Violation::new(format!("{variable}, where it is set, to be a whole number"), value))
+        }
     }
 }

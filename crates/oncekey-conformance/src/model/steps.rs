@@ -16,11 +16,7 @@ pub(super) const ATTEMPTS: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     /// A command, by one of the handles.
-    Send {
-        key: usize,
-        handle: usize,
-        command: Sketch,
-    },
+    Send { key: usize, handle: usize, command: Sketch },
     /// Time passes.
     Advance { key: usize, to: Edge, purge: bool },
     /// What is over is purged, at most `limit` records.

@@ -40,10 +40,7 @@ pub(super) struct Mismatch {
 
 impl From<StoreError> for Mismatch {
     fn from(error: StoreError) -> Self {
-        Self {
-            required: "an answer".to_owned(),
-            observed: format!("an error: {error}"),
-        }
+        Self { required: "an answer".to_owned(), observed: format!("an error: {error}") }
     }
 }
 
@@ -105,11 +102,7 @@ impl<'a, F: Fixture> World<'a, F> {
     /// Takes one step: what was done, and what came of it.
     async fn step(&mut self, model: &mut Model, step: &Step) -> (String, Result<String, Mismatch>) {
         match *step {
-            Step::Send {
-                key,
-                handle,
-                ref command,
-            } => {
+            Step::Send { key, handle, ref command } => {
                 let operation = model.fill_in(command, key, &self.scale);
                 let doing = format!("key {key}: {}", model.legend.operation(&operation));
                 let answer = self.send(model, key, handle, &operation).await;
@@ -117,10 +110,7 @@ impl<'a, F: Fixture> World<'a, F> {
             }
             Step::Advance { key, to, purge } => {
                 let Some(by) = model.until(to, key, self.now, &self.scale) else {
-                    return (
-                        format!("key {key}: no advance {to}"),
-                        Ok("skipped".to_owned()),
-                    );
+                    return (format!("key {key}: no advance {to}"), Ok("skipped".to_owned()));
                 };
                 let then = if purge { ", and purge" } else { "" };
                 let doing = format!("key {key}: advance {by:?}, {to}{then}");
@@ -166,9 +156,7 @@ impl<'a, F: Fixture> World<'a, F> {
                 observed: legend.answer(&answer),
             });
         }
-        let kept = admitted
-            .iter()
-            .find(|one| one.admits_after(seen.as_ref(), clock));
+        let kept = admitted.iter().find(|one| one.admits_after(seen.as_ref(), clock));
         let Some(kept) = kept else {
             let seen = seen.map(|seen| seen.record);
             return Err(Mismatch {
@@ -308,10 +296,7 @@ impl<'a, F: Fixture> World<'a, F> {
 
     /// When something happened that began after `before` and is over now.
     fn window(&self, before: Timestamp) -> Window {
-        let window = Window {
-            earliest: before,
-            latest: self.now,
-        };
+        let window = Window { earliest: before, latest: self.now };
         window.widened(self.scale.estimate)
     }
 }

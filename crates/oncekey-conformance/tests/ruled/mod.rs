@@ -1,15 +1,14 @@
 //! A store in memory that runs whatever rules it is given: the right ones, or ones with a mistake.
 
-pub(crate) mod cells;
-
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use oncekey::Key;
-use oncekey::runtime::Timestamp;
+use oncekey::runtime::{Clock, SystemClock, Timestamp};
 use oncekey::store::{
     Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Observed, Purged, Record, Renew, Settle,
     Store, StoreError,
@@ -17,8 +16,15 @@ use oncekey::store::{
 use oncekey_conformance::history::{Answer, Operation};
 use oncekey_conformance::{Capabilities, Fixture};
 
-/// What a store goes by. The defaults are the rules.
+/// What a store goes by. The defaults are the rules, kept as they should be.
 pub(crate) trait Rules: Send + Sync + 'static {
+    /// Whether the clock is the machine's, so that time passes by itself.
+    const REAL_TIME: bool = false;
+    /// Whether others may come between what a command reads and what it writes.
+    const TORN: bool = false;
+    /// Whether others may come between a purge's choice and what it removes.
+    const TORN_PURGE: bool = false;
+
     fn apply(
         operation: &Operation,
         record: Option<&Record>,
@@ -29,6 +35,11 @@ pub(crate) trait Rules: Send + Sync + 'static {
 
     fn is_purgeable(record: &Record, now: Timestamp) -> bool {
         record.is_purgeable(now)
+    }
+
+    /// What has become of a record by itself.
+    fn aged(record: &Record, _now: Timestamp) -> Option<Record> {
+        Some(record.clone())
     }
 }
 
@@ -47,18 +58,27 @@ pub(crate) struct Ruled<R> {
 
 #[derive(Debug)]
 struct Shared {
-    now: Timestamp,
+    /// The time, unless it passes by itself.
+    clock: Timestamp,
     records: HashMap<Vec<u8>, Record>,
 }
 
 impl<R: Rules> Ruled<R> {
     fn run(&self, key: &Key, operation: &Operation) -> Answer {
-        let shared = &mut *self.shared.lock().unwrap();
-        let record = shared.records.remove(key.as_bytes());
-        let (answer, after) = R::apply(operation, record.as_ref(), shared.now);
-        if let Some(after) = after {
-            shared.records.insert(key.as_bytes().to_vec(), after);
+        let mut shared = self.shared.lock().unwrap();
+        let now = shared.now::<R>();
+        let record = shared.records.get(key.as_bytes());
+        let record = record.and_then(|record| R::aged(record, now));
+        if R::TORN {
+            drop(shared);
+            thread::yield_now();
+            shared = self.shared.lock().unwrap();
         }
+        let (answer, after) = R::apply(operation, record.as_ref(), now);
+        match after {
+            Some(after) => shared.records.insert(key.as_bytes().to_vec(), after),
+            None => shared.records.remove(key.as_bytes()),
+        };
         answer
     }
 
@@ -107,17 +127,26 @@ impl<R: Rules> Store for Ruled<R> {
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged, StoreError> {
-        let Shared { now, records } = &mut *self.shared.lock().unwrap();
-        let over = records.iter();
-        let over = over.filter(|(_, record)| R::is_purgeable(record, *now));
+        let mut shared = self.shared.lock().unwrap();
+        let now = shared.now::<R>();
+        let over = shared.records.iter();
+        let over = over.filter(|(_, record)| R::is_purgeable(record, now));
         let keys: Vec<_> = over.map(|(key, _)| key.clone()).take(limit).collect();
-        for key in &keys {
-            records.remove(key);
+        if R::TORN_PURGE {
+            drop(shared);
+            thread::yield_now();
+            shared = self.shared.lock().unwrap();
         }
-        Ok(Purged {
-            removed: keys.len(),
-            more: keys.len() == limit,
-        })
+        for key in &keys {
+            shared.records.remove(key);
+        }
+        Ok(Purged { removed: keys.len(), more: keys.len() == limit })
+    }
+}
+
+impl Shared {
+    fn now<R: Rules>(&self) -> Timestamp {
+        if R::REAL_TIME { SystemClock::new().now() } else { self.clock }
     }
 }
 
@@ -125,28 +154,26 @@ impl<R: Rules> Store for Ruled<R> {
 impl<R: Rules> Fixture for Ruled<R> {
     async fn create() -> Self {
         let shared = Shared {
-            now: Timestamp::from_micros(1_800_000_000_000_000),
+            clock: Timestamp::from_micros(1_800_000_000_000_000),
             records: HashMap::new(),
         };
-        Self {
-            shared: Arc::new(Mutex::new(shared)),
-            rules: PhantomData,
-        }
+        Self { shared: Arc::new(Mutex::new(shared)), rules: PhantomData }
     }
 
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(Self {
-            shared: self.shared.clone(),
-            rules: PhantomData,
-        })
+        Arc::new(Self { shared: self.shared.clone(), rules: PhantomData })
     }
 
     async fn advance(&self, duration: Duration) {
-        let mut shared = self.shared.lock().unwrap();
-        shared.now = shared.now.saturating_add(duration);
+        if R::REAL_TIME {
+            thread::sleep(duration);
+        } else {
+            let mut shared = self.shared.lock().unwrap();
+            shared.clock = shared.clock.saturating_add(duration);
+        }
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::injected_time()
+        if R::REAL_TIME { Capabilities::real_time() } else { Capabilities::injected_time() }
     }
 }

@@ -14,7 +14,7 @@ use oncekey::store::{
 };
 use oncekey_conformance::history::{Answer, Operation};
 
-use super::Rules;
+use crate::ruled::Rules;
 
 /// The rules, with a note of what was decided by them.
 #[derive(Debug)]
@@ -78,21 +78,10 @@ fn cell(
         Operation::Claim(claim) => {
             let differs = record.is_some_and(|it| it.fingerprint != claim.fingerprint);
             let own = whose(record.is_none_or(|it| it.attempt == claim.attempt));
-            format!(
-                "claim{} {state}{own}",
-                if differs {
-                    " with another fingerprint"
-                } else {
-                    ""
-                }
-            )
+            format!("claim{} {state}{own}", if differs { " with another fingerprint" } else { "" })
         }
         Operation::Renew(renew) => {
-            let saving = if renew.progress.is_some() {
-                " with progress"
-            } else {
-                ""
-            };
+            let saving = if renew.progress.is_some() { " with progress" } else { "" };
             format!("renew{saving} {state}{}", by(renew.grant))
         }
         Operation::Complete(complete) => format!("complete {state}{}", by(complete.grant)),
@@ -132,23 +121,15 @@ fn cell(
     Some(format!("{what}: {outcome}"))
 }
 
-const OWN: Grant = Grant {
-    token: FencingToken::new(7),
-    attempt: AttemptId::from_bytes([7; 16]),
-};
-const ANOTHER: Grant = Grant {
-    token: FencingToken::new(8),
-    attempt: AttemptId::from_bytes([8; 16]),
-};
+const OWN: Grant = Grant { token: FencingToken::new(7), attempt: AttemptId::from_bytes([7; 16]) };
+const ANOTHER: Grant =
+    Grant { token: FencingToken::new(8), attempt: AttemptId::from_bytes([8; 16]) };
 
 /// A record in every state, with and without what it may carry.
 fn records() -> Vec<Option<Record>> {
     let (past, future) = (Timestamp::from_micros(1), Timestamp::MAX);
     let statuses = [past, future].into_iter().flat_map(|time| {
-        let completed = |value| Status::Completed {
-            value,
-            retained_until: time,
-        };
+        let completed = |value| Status::Completed { value, retained_until: time };
         [
             Status::InProgress { deadline: time },
             completed(StoredValue::new(&Bytes::from_static(b"one"), true)),
@@ -172,16 +153,9 @@ fn records() -> Vec<Option<Record>> {
                 attempt: OWN.attempt,
                 token: OWN.token,
                 number: 1,
-                previous: cause.map(|cause| Replaced {
-                    cause,
-                    token: FencingToken::new(6),
-                }),
-                progress: saved.map(|data| {
-                    Box::new(Progress {
-                        sequence: 1,
-                        data: Bytes::from_static(data),
-                    })
-                }),
+                previous: cause.map(|cause| Replaced { cause, token: FencingToken::new(6) }),
+                progress: saved
+                    .map(|data| Box::new(Progress { sequence: 1, data: Bytes::from_static(data) })),
                 status: status.clone(),
                 forget_at: Timestamp::MAX,
             })
@@ -215,10 +189,8 @@ fn operations() -> Vec<Operation> {
             operations.push(Operation::Renew(Renew {
                 grant,
                 lease: span,
-                progress: saved.map(|data| Progress {
-                    sequence: 2,
-                    data: Bytes::from_static(data),
-                }),
+                progress: saved
+                    .map(|data| Progress { sequence: 2, data: Bytes::from_static(data) }),
             }));
         }
         for known in [Known::Unknown, Known::NotStarted { hold: span }] {
@@ -232,10 +204,8 @@ fn operations() -> Vec<Operation> {
                 retention: span,
                 hold: span,
             };
-            operations.push(Operation::Complete(Complete {
-                grant,
-                completion: completion.clone(),
-            }));
+            operations
+                .push(Operation::Complete(Complete { grant, completion: completion.clone() }));
             operations.push(Operation::Settle(Settle {
                 expected,
                 settlement: Settlement::Done(completion),
