@@ -131,7 +131,8 @@ impl Attempt {
     /// cannot be saved, this never returns: the engine stops the operation there and reports
     /// [`StepUnsaved`](crate::RunError::StepUnsaved) or [`LeaseLost`](crate::RunError::LeaseLost).
     /// The step may then run again in a takeover, so a step wants an effect that is itself safe to
-    /// repeat, for example by [`Key::child`]; steps only make repetition rare.
+    /// repeat, for example by [`Key::child`]; steps only make repetition rare. No step starts to run
+    /// once the lease is lost.
     ///
     /// A name stands for one step: using it again in one operation returns the first result.
     ///
@@ -140,6 +141,7 @@ impl Attempt {
     ///
     /// # Errors
     /// Those of `work`.
+    ///
     /// # Example
     /// ```
     /// # use oncekey::*;
@@ -167,16 +169,25 @@ impl Attempt {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        match self.saved_step(name) {
-            Ok(Some(saved)) => return Ok(saved),
-            Ok(None) => {}
-            Err(error) => match self.park(Parked::Unsaved(StepError::Codec(error))).await {},
+        let value = match self.saved_step(name) {
+            Ok(Some(value)) if self.is_saved(name) => return Ok(value),
+            // Another use of the name does not wait for it to be saved, or was dropped before it was.
+            Ok(Some(value)) => Ok(value),
+            Ok(None) if self.is_lease_lost() => match self.park(Parked::LeaseLost).await {},
+            Ok(None) => {
+                let value = work().await?;
+                self.keep_step(name, &value).map(|()| value)
+            }
+            Err(error) => Err(error),
+        };
+        let saved = match value {
+            Ok(value) => self.save_steps().await.map(|()| value),
+            Err(error) => Err(Parked::Unsaved(StepError::Codec(error))),
+        };
+        match saved {
+            Ok(value) => Ok(value),
+            Err(parked) => match self.park(parked).await {},
         }
-        let value = work().await?;
-        if let Err(parked) = self.save_step(name, &value).await {
-            match self.park(parked).await {}
-        }
-        Ok(value)
     }
 
     pub(crate) fn saved_step<T: DeserializeOwned>(
@@ -186,10 +197,18 @@ impl Attempt {
         self.with_steps(|steps| steps.get(name))?
     }
 
-    async fn save_step<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Parked> {
+    fn is_saved(&self, name: &str) -> bool {
+        self.with_steps(|steps| steps.is_saved(name)).unwrap_or(false)
+    }
+
+    fn keep_step<T: Serialize>(&self, name: &str, value: &T) -> Result<(), CodecError> {
+        self.with_steps(|steps| steps.put(name, value))?
+    }
+
+    async fn save_steps(&self) -> Result<(), Parked> {
         let unsaved = |error| Parked::Unsaved(StepError::Codec(error));
-        let progress =
-            self.with_steps(|steps| steps.put(name, value)).map_err(unsaved)?.map_err(unsaved)?;
+        let progress = self.with_steps(Steps::progress).and_then(|it| it).map_err(unsaved)?;
+        let sequence = progress.sequence;
         let settings = &self.shared.engine.settings;
         if progress.data.len() > settings.max_value_len {
             let error = StoreError::new(crate::store::ErrorKind::TooLarge, "save a step")
@@ -199,7 +218,9 @@ impl Attempt {
         // The step ran: saving it is worth one more lease, if nobody else has taken over.
         let until = self.now().saturating_add(settings.lease);
         match super::lease::renew(self, Some(progress), until).await {
-            Ok(Fenced::Applied) => Ok(()),
+            Ok(Fenced::Applied) => {
+                self.with_steps(|steps| steps.confirm(sequence)).map_err(unsaved)
+            }
             Ok(_) => Err(Parked::LeaseLost),
             Err(error) => Err(Parked::Unsaved(StepError::Store(error))),
         }
