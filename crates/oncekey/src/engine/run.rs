@@ -291,7 +291,7 @@ pub(crate) async fn settle_interruption(
     };
     let settings = &attempt.engine().settings;
     let interruption = Interruption::new(attempt.clone(), previous.cause, previous.token);
-    let verdict = match drive(attempt, hook.verify(interruption)).await {
+    let verdict = match drive(attempt, async { hook.verify(interruption).await }).await {
         Driven::Finished(verdict) => verdict,
         Driven::Parked(_) => Verdict::Unknown,
         Driven::Panicked(panic) => give_up_and_panic(attempt, panic).await,
