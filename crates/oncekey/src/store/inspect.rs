@@ -20,7 +20,8 @@ pub trait Inspect: Send + Sync {
     /// States are by the store's clock.
     ///
     /// # Errors
-    /// [`Unavailable`](super::ErrorKind::Unavailable) or [`Timeout`](super::ErrorKind::Timeout).
+    /// [`Unavailable`](super::ErrorKind::Unavailable) or [`Timeout`](super::ErrorKind::Timeout);
+    /// [`Misconfigured`](super::ErrorKind::Misconfigured) for a cursor of another kind of store.
     async fn list(&self, query: &Query) -> Result<Page, StoreError>;
 }
 
