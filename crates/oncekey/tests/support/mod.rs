@@ -9,12 +9,14 @@
 
 mod executor;
 mod faults;
+mod ledger;
 mod recorder;
 mod time;
 mod world;
 
 pub(crate) use executor::{Network, Simulation, Task};
 pub(crate) use faults::{Chaos, Fault, FaultyStore, Verb, WatchFault};
+pub(crate) use ledger::{Ledger, Promise};
 pub(crate) use recorder::Recorder;
 pub(crate) use time::{START, VirtualTimer};
 pub(crate) use world::{Ran, World};
