@@ -5,10 +5,18 @@ use oncekey::store::{Completion, Fenced, State, Status};
 use crate::support::{ANSWER, Owner, Trial, broken, ensure, expect, replayed};
 use crate::{Fixture, Verdict};
 
-/// An owner's completion is applied, and every duplicate gets the result.
+/// An owner's completion is applied, every duplicate gets the result, and the record says whose it is.
 pub async fn records_the_result<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    completes(&trial, &trial.owner().await?).await
+    let first = trial.key_in(State::GaveUp).await?;
+    let second = trial.acquire(&first.key, &trial.claim()).await?;
+    completes(&trial, &second).await?;
+    let record = trial.seen(&first.key).await?.record;
+    expect(
+        "the fingerprint, attempt, token and number of a completed record",
+        (record.fingerprint, record.attempt, record.token, record.number),
+        (second.claim.fingerprint, second.claim.attempt, second.grant.token, second.number),
+    )
 }
 
 /// A lapsed owner that nobody replaced completes: the effect happened.

@@ -11,7 +11,7 @@ use crate::history::Operation;
 use crate::support::{ANSWER, Owner, Trial, acquired, broken, busy, ensure, expect, replayed};
 use crate::{Fixture, Verdict, Violation};
 
-/// Keys that differ in one bit, in case, in length or in normal form are different keys.
+/// Keys that differ in one bit, in case, length, normal form or scope are different keys.
 pub async fn near_identical_keys_are_distinct<F: Fixture>(fixture: &F) -> Verdict {
     let ids: &[&[u8]] = &[
         b"key",
@@ -91,7 +91,20 @@ pub async fn near_identical_keys_are_distinct<F: Fixture>(fixture: &F) -> Verdic
         "key\u{200b}".as_bytes(),
     ];
     let trial = Trial::new(fixture).await;
-    let keys: Vec<Key> = ids.iter().map(|id| trial.key_with_id(id)).collect();
+    let mut keys: Vec<Key> = ids.iter().map(|id| trial.key_with_id(id)).collect();
+    // The same bytes, divided among principal, operation and id in other ways.
+    for (principal, operation, id) in [
+        ("p", "o", "key"),
+        ("P", "o", "key"),
+        ("p", "O", "key"),
+        ("p:o", "key", "key"),
+        ("p", "o:key", "key"),
+        ("p", "o", "key:key"),
+        ("po", "k", "ey"),
+        ("p", "ok", "ey"),
+    ] {
+        keys.push(trial.key_in_scope(principal, operation, id));
+    }
     are_distinct(&trial, &keys).await
 }
 

@@ -61,15 +61,22 @@ pub async fn forgetting_moves_with_the_deadline<F: Fixture>(fixture: &F) -> Verd
     )
 }
 
-/// Progress is saved together with the renewal.
+/// Progress is saved together with the renewal, and the lease is extended.
 pub async fn saves_progress<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let owner = trial.owner().await?;
+    let mut owner = trial.owner().await?;
     for (sequence, data) in [(1, "a third"), (2, "two thirds"), (7, "nearly all")] {
+        let before = deadline(&trial.seen(&owner.key).await?)?;
+        owner.claim.lease += trial.times.long;
         let answer = trial.save(&owner, sequence, data).await?;
         expect("a renewal with progress", answer, Fenced::Applied)?;
-        let progress = trial.seen(&owner.key).await?.record.progress;
-        let saved = progress.map(|progress| (progress.sequence, progress.data));
+        let seen = trial.seen(&owner.key).await?;
+        ensure(
+            deadline(&seen)? > before,
+            format_args!("a renewal with progress moves the deadline on from {before:?}"),
+            deadline(&seen)?,
+        )?;
+        let saved = seen.record.progress.map(|progress| (progress.sequence, progress.data));
         expect("the saved progress", saved, Some((sequence, data.into())))?;
     }
     Ok(())

@@ -34,24 +34,47 @@ pub(crate) struct Race {
 }
 
 enum Phase {
-    /// One call stands still after some polls, while the others run.
-    Paused {
-        place: usize,
-        polls: usize,
-    },
+    Paused(Pause),
     Threads,
+}
+
+/// One call stands still after some polls, while others run.
+#[derive(Clone, Copy)]
+struct Pause {
+    /// Which call.
+    place: usize,
+    /// How many of the others are over before it begins.
+    after: usize,
+    polls: usize,
+}
+
+impl Pause {
+    const FIRST: Self = Self { place: 0, after: 0, polls: 1 };
+
+    /// The next of all, if the call stood still at this one.
+    fn next(self, calls: usize, stood_still: bool) -> Option<Self> {
+        if stood_still && self.polls < MOST_PAUSES {
+            Some(Self { polls: self.polls + 1, ..self })
+        } else if self.after + 2 < calls {
+            Some(Self { after: self.after + 1, polls: 1, ..self })
+        } else if self.place + 1 < calls {
+            Some(Self { place: self.place + 1, ..Self::FIRST })
+        } else {
+            None
+        }
+    }
 }
 
 impl Race {
     pub(crate) fn new() -> Self {
-        Self { phase: Phase::Paused { place: 0, polls: 1 }, met: 0, started: Instant::now() }
+        Self { phase: Phase::Paused(Pause::FIRST), met: 0, started: Instant::now() }
     }
 
     /// Whether another round is to be run.
     pub(crate) fn goes_on(&self) -> bool {
         let elapsed = self.started.elapsed();
         match self.phase {
-            Phase::Paused { .. } => true,
+            Phase::Paused(_) => true,
             Phase::Threads => (self.met < ENOUGH || elapsed < BRIEF) && elapsed < HOPELESS,
         }
     }
@@ -75,14 +98,10 @@ impl Race {
         calls: Vec<Call<'_>>,
     ) -> Result<Vec<Answer>, Violation> {
         let answers = match self.phase {
-            Phase::Paused { place, polls } => {
-                let last = calls.len() == place + 1;
-                let (met, answers) = around(calls, place, polls).await;
-                self.phase = match met && polls < MOST_PAUSES {
-                    true => Phase::Paused { place, polls: polls + 1 },
-                    false if !last => Phase::Paused { place: place + 1, polls: 1 },
-                    false => Phase::Threads,
-                };
+            Phase::Paused(pause) => {
+                let count = calls.len();
+                let (stood_still, answers) = around(calls, pause).await;
+                self.phase = pause.next(count, stood_still).map_or(Phase::Threads, Phase::Paused);
                 self.started = Instant::now();
                 answers
             }
@@ -108,28 +127,33 @@ impl Race {
     }
 }
 
-/// All calls in turn, while the one at `place` stands at the await after `polls` polls. Whether it
-/// did, and what came of them.
-async fn around<T>(mut calls: Vec<BoxFuture<'_, T>>, place: usize, polls: usize) -> (bool, Vec<T>) {
-    let mut outputs = Vec::with_capacity(calls.len());
-    let (met, mut first) = match step(calls.remove(place), polls).await {
+/// All calls in turn, but one stands still at an await while the rest goes by. Whether it did, and what
+/// came of them.
+async fn around<T>(mut calls: Vec<BoxFuture<'_, T>>, pause: Pause) -> (bool, Vec<T>) {
+    let paused = calls.remove(pause.place);
+    let mut outputs = Vec::with_capacity(calls.len() + 1);
+    let mut others = calls.into_iter();
+    for other in others.by_ref().take(pause.after) {
+        outputs.push(other.await);
+    }
+    let (stood_still, mut paused) = match step(paused, pause.polls).await {
         Stepped::Done(output) => (false, Ok(output)),
         Stepped::Paused(paused) => (true, Err(paused)),
     };
-    for call in calls {
+    for other in others {
         let output;
-        (output, first) = match first {
-            Ok(done) => (call.await, Ok(done)),
-            Err(paused) => paused.beside(call).await,
+        (output, paused) = match paused {
+            Ok(done) => (other.await, Ok(done)),
+            Err(paused) => paused.beside(other).await,
         };
         outputs.push(output);
     }
-    let first = match first {
+    let output = match paused {
         Ok(output) => output,
         Err(paused) => paused.resume().await,
     };
-    outputs.insert(place, first);
-    (met, outputs)
+    outputs.insert(pause.place, output);
+    (stood_still, outputs)
 }
 
 fn on_threads<F: Fixture, T: Send>(calls: Vec<BoxFuture<'_, T>>) -> (bool, Vec<T>) {

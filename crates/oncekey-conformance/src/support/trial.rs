@@ -91,18 +91,18 @@ impl<'f, F: Fixture> Trial<'f, F> {
     }
 
     pub(crate) fn key_with_id(&self, id: impl AsRef<[u8]>) -> Key {
-        let Ok(scope) = Scope::new(&self.principal, "rule") else {
-            unreachable!("both parts are short");
-        };
-        make_key(&scope, id.as_ref())
+        make_key(&self.principal, b"rule", id.as_ref())
     }
 
-    /// A key whose encoding is as long as any, with `id` at its end.
+    /// A key of another principal or for another operation.
+    pub(crate) fn key_in_scope(&self, principal: &str, operation: &str, id: &str) -> Key {
+        let principal = format!("{}-{principal}", self.principal);
+        make_key(&principal, operation.as_bytes(), id.as_bytes())
+    }
+
+    /// A key whose encoding is as long as any, if `id` is.
     pub(crate) fn longest_key(&self, id: &[u8]) -> Key {
-        let Ok(scope) = Scope::new(format!("{:0>512}", self.principal), [b'o'; 512]) else {
-            unreachable!("both parts have the greatest length");
-        };
-        make_key(&scope, id)
+        make_key(&format!("{:0>512}", self.principal), &[b'o'; 512], id)
     }
 
     /// A claim by a new attempt: long lease and hold, taking over, forgetting what is retired.
@@ -335,8 +335,8 @@ fn comparable(observed: &Observed) -> oncekey::store::Record {
     record
 }
 
-fn make_key(scope: &Scope, id: &[u8]) -> Key {
-    match Key::new(scope, id) {
+fn make_key(principal: &str, operation: &[u8], id: &[u8]) -> Key {
+    match Scope::new(principal, operation).and_then(|scope| Key::new(&scope, id)) {
         Ok(key) => key,
         Err(error) => unreachable!("the suite's keys are valid: {error}"),
     }
