@@ -9,8 +9,9 @@ use oncekey::Key;
 use oncekey::store::Store;
 use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
 
-use crate::base::{Database, Handle};
+use crate::base::Database;
 use crate::defect::{Defect, SOUND};
+use crate::handle::Handle;
 
 thread_local! {
     /// The defect of the fixtures that this thread makes. A fixture is made from its type alone, and
@@ -44,15 +45,11 @@ impl Fixture for Cage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        [
-            Capability::Restart,
-            Capability::Damage,
-            Capability::Bounded,
-            Capability::Watch,
-            Capability::Inspect,
-        ]
-        .into_iter()
-        .fold(Capabilities::injected_time(), Capabilities::with)
+        let watch = self.database.defect.says_it_has_watch.then_some(Capability::Watch);
+        [Capability::Restart, Capability::Damage, Capability::Bounded, Capability::Inspect]
+            .into_iter()
+            .chain(watch)
+            .fold(Capabilities::injected_time(), Capabilities::with)
     }
 
     async fn restart(&self) {

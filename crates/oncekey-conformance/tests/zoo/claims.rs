@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use oncekey::store::{
-    Cause, Claim, ClaimOutcome, FencingToken, OnInterrupted, OnRetired, Previous, Replaced, State,
+    Cause, Change, Claim, ClaimOutcome, FencingToken, OnInterrupted, OnRetired, Previous, Record,
+    Replaced, State,
 };
 
 use crate::defect::{Defect, Op, SOUND, Seen, Source, edit, keep, refuse, remove};
@@ -22,6 +23,23 @@ pub(crate) fn first_grant_has_a_past() -> Defect {
                 return edit(decided, |record| {
                     record.previous = Some(Replaced { cause, token });
                 });
+            }
+            decided
+        },
+        ..SOUND
+    }
+}
+
+/// The answer is made before the row: the first owner is told that nothing is left of its lease.
+pub(crate) fn first_grant_says_no_lease() -> Defect {
+    Defect {
+        fault: "claim::grants_an_absent_key",
+        claim: |seen, claim| {
+            let mut decided = seen.decide(claim);
+            if let (None, ClaimOutcome::Acquired { lease_left, .. }) =
+                (seen.record, &mut decided.outcome)
+            {
+                *lease_left = Duration::ZERO;
             }
             decided
         },
@@ -85,6 +103,26 @@ pub(crate) fn busy_is_interrupted() -> Defect {
     }
 }
 
+/// Whoever runs for more than an hour is stuck, says a claim that asks to refuse: an operator is
+/// called although the owner renews.
+pub(crate) fn an_hour_is_stuck() -> Defect {
+    Defect {
+        fault: "claim::refuses_while_the_owner_lives",
+        claim: |seen, claim| {
+            refuse(seen.decide(claim), |outcome| match outcome {
+                ClaimOutcome::Busy { retry_after }
+                    if claim.on_interrupted == OnInterrupted::Refuse
+                        && *retry_after > Duration::from_secs(3600) =>
+                {
+                    Some(ClaimOutcome::Interrupted)
+                }
+                _ => None,
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// Tells duplicates to come back at once: they storm the store.
 pub(crate) fn come_back_at_once() -> Defect {
     Defect {
@@ -123,6 +161,22 @@ pub(crate) fn polling_extends() -> Defect {
             if let (ClaimOutcome::Busy { .. }, Some(record)) = (&decided.outcome, seen.record) {
                 let as_owner = Claim { attempt: record.attempt, ..*claim };
                 decided.change = seen.decide(&as_owner).change;
+            }
+            decided
+        },
+        ..SOUND
+    }
+}
+
+/// A request that does not match keeps the key remembered: who guesses at keys fills the store.
+pub(crate) fn mismatch_refreshes() -> Defect {
+    Defect {
+        fault: "claim::a_refusal_changes_nothing",
+        claim: |seen, claim| {
+            let mut decided = seen.decide(claim);
+            if let (ClaimOutcome::Mismatch, Some(record)) = (&decided.outcome, seen.record) {
+                let forget_at = record.forget_at.max(seen.now.saturating_add(claim.hold));
+                decided.change = Change::Put(Record { forget_at, ..record.clone() });
             }
             decided
         },
@@ -193,11 +247,63 @@ pub(crate) fn remembers_the_retired() -> Defect {
     }
 }
 
+/// The result is still there, so the next grant has a predecessor, which did nothing of its kind.
+pub(crate) fn retired_has_a_past() -> Defect {
+    Defect {
+        fault: "expiry::a_retired_key_is_as_new",
+        claim: |seen, claim| {
+            let mut decided = seen.decide(claim);
+            if let (true, Some(record), ClaimOutcome::Acquired { previous, .. }) =
+                (seen.is(State::Retired), seen.record, &mut decided.outcome)
+            {
+                let (cause, token) = (Cause::Lapsed, record.token);
+                *previous = Some(Previous { cause, token, progress: None });
+                return edit(decided, |next| next.previous = Some(Replaced { cause, token }));
+            }
+            decided
+        },
+        ..SOUND
+    }
+}
+
 /// Grants a retired key to a claim that asked to be told.
 pub(crate) fn forgets_the_retired() -> Defect {
     Defect {
         fault: "expiry::a_retired_key_is_told_if_asked",
         claim: |seen, claim| seen.decide(&Claim { on_retired: OnRetired::Forget, ..*claim }),
+        ..SOUND
+    }
+}
+
+/// A retired key still has a fingerprint: another request is refused before it is told.
+pub(crate) fn retired_is_a_mismatch_first() -> Defect {
+    Defect {
+        fault: "expiry::a_retired_key_is_told_if_asked",
+        claim: |seen, claim| {
+            refuse(seen.decide(claim), |outcome| match (outcome, seen.record) {
+                (ClaimOutcome::Retired, Some(record))
+                    if record.fingerprint != claim.fingerprint =>
+                {
+                    Some(ClaimOutcome::Mismatch)
+                }
+                _ => None,
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// `now + 1 >= end`: a result that is replayed is retired one tick too early.
+pub(crate) fn retired_one_tick_early() -> Defect {
+    Defect {
+        fault: "expiry::a_result_is_replayed_until_its_retention_ends",
+        claim: |seen, claim| {
+            let soon = seen.now.saturating_add(Duration::from_micros(1));
+            match seen.is(State::Completed) && !seen.is_of(claim.attempt) {
+                true => Seen { now: soon, ..seen }.decide(claim),
+                false => seen.decide(claim),
+            }
+        },
         ..SOUND
     }
 }

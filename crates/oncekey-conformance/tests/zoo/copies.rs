@@ -208,6 +208,25 @@ pub(crate) fn second_result_is_swallowed() -> Defect {
     }
 }
 
+/// Compares as many bytes as there are in the shorter one: a result that was cut off matches.
+pub(crate) fn compares_the_beginning() -> Defect {
+    Defect {
+        fault: "retry::complete_with_other_bytes_conflicts",
+        complete: |seen, complete| {
+            refuse(seen.decide(complete), |outcome| match seen.record.map(|it| &it.status) {
+                Some(Status::Completed { value: StoredValue::Replayable(value), .. })
+                    if *outcome == Fenced::Conflict
+                        && value.starts_with(&complete.completion.value) =>
+                {
+                    Some(Fenced::Applied)
+                }
+                _ => None,
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// Without the bytes there is nothing to compare: any result matches.
 pub(crate) fn no_digest() -> Defect {
     Defect {

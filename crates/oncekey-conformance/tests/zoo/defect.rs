@@ -39,7 +39,7 @@ pub(crate) struct Defect {
     /// Where a command reads from.
     pub(crate) source: fn(Op) -> Source,
     /// Whether a write to a key does not fit in the table with this capacity.
-    pub(crate) is_full: fn(&Notes, &Table, &[u8], usize) -> bool,
+    pub(crate) is_full: fn(&Notes, &Table, Target<'_>, usize) -> bool,
     /// Makes room in a full table, if it dares.
     pub(crate) make_room: fn(&mut Table) -> bool,
 
@@ -48,7 +48,9 @@ pub(crate) struct Defect {
     /// before it lets go.
     pub(crate) tears: fn(Op, Seen<'_>) -> Option<Change>,
     /// What a torn command does when it holds the lock again: what it read, and what is there.
-    pub(crate) mends: fn(Seen<'_>, Option<&Record>) -> Mend,
+    pub(crate) mends: fn(Seen<'_>, Option<&Record>, &Change) -> Mend,
+    /// Whether a command looks at the record once more, before the look by which it decides.
+    pub(crate) looks_twice: bool,
     /// Whether the time is read before the wait for the lock.
     pub(crate) reads_time_early: bool,
     pub(crate) leaks: Leak,
@@ -67,7 +69,7 @@ pub(crate) struct Defect {
     pub(crate) notifies: fn(Op, &Change) -> bool,
     pub(crate) subscribes_late: bool,
     pub(crate) one_subscriber_a_key: bool,
-    pub(crate) has_watch: bool,
+    pub(crate) says_it_has_watch: bool,
     pub(crate) listed_state: fn(&Observed) -> State,
     pub(crate) page: fn(&mut Page, &Query),
 }
@@ -87,10 +89,11 @@ pub(crate) const SOUND: Defect = Defect {
     undecodable: |_, _, error| Err(error),
     evicts_what_it_cannot_read: true,
     source: |_| Source::Primary,
-    is_full: |_, table, key, capacity| !table.contains_key(key) && table.len() >= capacity,
+    is_full: |_, table, (_, key), capacity| !table.contains_key(key) && table.len() >= capacity,
     make_room: |_| false,
     tears: |_, _| None,
-    mends: |_, _| Mend::Write,
+    mends: |_, _, _| Mend::Write,
+    looks_twice: false,
     reads_time_early: false,
     leaks: Leak::Nothing,
     is_durable: |_| true,
@@ -102,7 +105,7 @@ pub(crate) const SOUND: Defect = Defect {
     notifies: |_, _| true,
     subscribes_late: false,
     one_subscriber_a_key: false,
-    has_watch: true,
+    says_it_has_watch: true,
     listed_state: |observed| observed.state,
     page: |_, _| {},
 };
@@ -170,9 +173,12 @@ pub(crate) enum Mend {
     Write,
     /// Notices that somebody was faster, and decides again.
     Again,
-    /// Notices, and reports an error.
-    Fail(StoreError),
+    /// Notices, and reports that something broke.
+    Fail,
 }
+
+/// What is done to which key.
+pub(crate) type Target<'a> = (Op, &'a [u8]);
 
 /// What is found for a key, if it can be decoded.
 pub(crate) type Found = Result<Option<Record>, StoreError>;
@@ -183,6 +189,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) record: Option<&'a Record>,
     pub(crate) now: Timestamp,
+    /// What a store that looks twice saw first.
+    pub(crate) before: Option<&'a Record>,
+    /// What this handle wrote last.
+    pub(crate) private: Option<&'a Record>,
     pub(crate) notes: &'a Notes,
 }
 

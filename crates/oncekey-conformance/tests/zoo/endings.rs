@@ -6,6 +6,7 @@ use oncekey::store::{
     Abandon, Change, ClaimOutcome, Fenced, Known, OnInterrupted, Record, State, Status, Transition,
 };
 
+use crate::base::lock;
 use crate::defect::{Defect, SOUND, Seen, edit, refuse, remove};
 
 /// A released key stays blocked until its lease would have lapsed.
@@ -25,15 +26,21 @@ pub(crate) fn release_waits_for_the_lease() -> Defect {
     }
 }
 
-/// A released key is "interrupted" to whoever asks to refuse, though nothing was done.
+/// A key that its owner released is "interrupted" to whoever asks to refuse: only an operator's
+/// verdict counts.
 pub(crate) fn released_is_interrupted() -> Defect {
     Defect {
         fault: "release::frees_the_key_at_once",
+        abandon: |seen, abandon| {
+            lock(&seen.notes.attempts).insert(abandon.grant.attempt);
+            seen.decide(abandon)
+        },
         claim: |seen, claim| {
-            refuse(seen.decide(claim), |outcome| match outcome {
-                ClaimOutcome::Acquired { .. }
+            refuse(seen.decide(claim), |outcome| match (outcome, seen.record) {
+                (ClaimOutcome::Acquired { .. }, Some(record))
                     if seen.is(State::Released)
-                        && claim.on_interrupted == OnInterrupted::Refuse =>
+                        && claim.on_interrupted == OnInterrupted::Refuse
+                        && lock(&seen.notes.attempts).contains(&record.attempt) =>
                 {
                     Some(ClaimOutcome::Interrupted)
                 }
@@ -49,9 +56,15 @@ pub(crate) fn lapsed_cannot_release() -> Defect {
     Defect {
         fault: "release::after_the_lease_lapsed",
         abandon: |seen, abandon| match abandon.known {
-            Known::NotStarted { .. } => refuse(seen.decide(abandon), |_| {
-                (seen.is(State::Lapsed) && seen.is_of(abandon.grant.attempt))
-                    .then_some(Fenced::Lost)
+            Known::NotStarted { .. } => refuse(seen.decide(abandon), |_| match seen.record {
+                Some(record)
+                    if seen.is(State::Lapsed)
+                        && record.attempt == abandon.grant.attempt
+                        && record.progress.is_none() =>
+                {
+                    Some(Fenced::Lost)
+                }
+                _ => None,
             }),
             Known::Unknown => seen.decide(abandon),
         },
@@ -104,14 +117,14 @@ fn release_despite(
     }
 }
 
-/// A released key is remembered for as long as its claim said.
-pub(crate) fn release_has_no_hold() -> Defect {
+/// A released key is remembered for as long as its claim said, or less, but not longer.
+pub(crate) fn release_has_no_hold_of_its_own() -> Defect {
     Defect {
         fault: "release::is_remembered_for_its_hold",
         abandon: |seen, abandon| {
             edit(seen.decide(abandon), |next| {
                 if let Some(record) = seen.record {
-                    next.forget_at = record.forget_at;
+                    next.forget_at = next.forget_at.min(record.forget_at);
                 }
             })
         },
@@ -150,11 +163,27 @@ pub(crate) fn giving_up_waits_for_the_lease() -> Defect {
     }
 }
 
+/// Giving up counts the hold from now and not from the deadline: what happened is forgotten too early.
+pub(crate) fn given_up_is_soon_forgotten() -> Defect {
+    Defect {
+        fault: "release::giving_up_interrupts_at_once",
+        abandon: |seen, abandon| {
+            edit(seen.decide(abandon), |next| {
+                if let (Known::Unknown, Some(deadline)) = (abandon.known, seen.deadline()) {
+                    let hold = next.forget_at.saturating_since(deadline);
+                    next.forget_at = seen.now.saturating_add(hold);
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// A given-up key stays blocked for whoever may take over. As in OpenInspection, where a dead holder
 /// blocked a key for ever.
 pub(crate) fn given_up_is_blocked() -> Defect {
     Defect {
-        fault: "release::giving_up_interrupts_at_once",
+        fault: "expiry::a_takeover_says_what_it_replaced",
         claim: |seen, claim| {
             refuse(seen.decide(claim), |outcome| match outcome {
                 ClaimOutcome::Acquired { .. } if seen.is(State::GaveUp) => {

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use oncekey::store::{
-    AttemptId, Change, Claim, ClaimOutcome, Command, Fenced, FencingToken, Record, State, Status,
-    Transition,
+    AttemptId, Change, Claim, ClaimOutcome, Command, Fenced, FencingToken, Known, Record, State,
+    Status, Transition,
 };
 
 use crate::base::lock;
@@ -29,6 +29,20 @@ pub(crate) fn token_is_the_clock() -> Defect {
         claim: |seen, claim| match seen.is_of(claim.attempt) {
             true => seen.decide(claim),
             false => with_token(seen.decide(claim), seen.now.as_micros()),
+        },
+        ..SOUND
+    }
+}
+
+/// A retired key is granted with the token that its result was made under.
+pub(crate) fn retired_keeps_its_token() -> Defect {
+    Defect {
+        fault: "fencing::tokens_increase",
+        claim: |seen, claim| match seen.record {
+            Some(record) if seen.is(State::Retired) => {
+                with_token(seen.decide(claim), record.token.get())
+            }
+            _ => seen.decide(claim),
         },
         ..SOUND
     }
@@ -84,6 +98,20 @@ pub(crate) fn replaced_owner_completes() -> Defect {
         complete: |seen, complete| match seen.is(State::Live) && is_a_takeover(seen) {
             true => as_owner(seen, complete, complete.grant.attempt),
             false => seen.decide(complete),
+        },
+        ..SOUND
+    }
+}
+
+/// Gives up by key alone: a replaced owner that crashes interrupts the one that replaced it.
+pub(crate) fn replaced_owner_interrupts() -> Defect {
+    Defect {
+        fault: "fencing::a_replaced_owner_changes_nothing",
+        abandon: |seen, abandon| match abandon.known {
+            Known::Unknown if seen.is(State::Live) && is_a_takeover(seen) => {
+                as_owner(seen, abandon, abandon.grant.attempt)
+            }
+            _ => seen.decide(abandon),
         },
         ..SOUND
     }
@@ -168,8 +196,8 @@ pub(crate) fn free_for_all() -> Defect {
     }
 }
 
-/// Eviction marks the row and leaves it: its old owner still finds it, and completes it in place of
-/// the new one.
+/// Eviction leaves the old owner's session: its heartbeats keep the new owner's lease alive, and it
+/// believes that it still has one.
 pub(crate) fn eviction_leaves_the_owner() -> Defect {
     Defect {
         fault: "fencing::an_evicted_owner_changes_nothing",
@@ -180,7 +208,7 @@ pub(crate) fn eviction_leaves_the_owner() -> Defect {
             }
             decided
         },
-        complete: |seen, complete| owned_before(seen, complete, complete.grant.attempt),
+        renew: |seen, renew| owned_before(seen, renew, renew.grant.attempt),
         ..SOUND
     }
 }
@@ -275,6 +303,19 @@ pub(crate) fn completes_the_absent() -> Defect {
     }
 }
 
+/// `DEL` of nothing is fine: a release is applied to a record that is not there.
+pub(crate) fn releases_the_absent() -> Defect {
+    Defect {
+        fault: "fencing::nothing_is_known_of_an_absent_key",
+        abandon: |seen, abandon| {
+            refuse(seen.decide(abandon), |outcome| {
+                (*outcome == Fenced::Gone).then_some(Fenced::Applied)
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// "No row" is "not yours": nobody can tell a lost record from a lost race.
 pub(crate) fn gone_is_lost() -> Defect {
     Defect {
@@ -292,7 +333,7 @@ pub(crate) fn version_starts_again() -> Defect {
     Defect {
         fault: "fencing::a_version_never_comes_back",
         tears: |op, _| (op == Op::Complete).then_some(Change::Keep),
-        mends: |seen, found| {
+        mends: |seen, found, _| {
             let version = |record: &Record| (record.number, record.status.clone());
             match found.map(version) == seen.record.map(version) {
                 true => Mend::Write,

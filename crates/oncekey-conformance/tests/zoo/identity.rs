@@ -1,7 +1,7 @@
 //! Which request is which: stores that take one fingerprint, or one key, for another.
 
 use oncekey::Fingerprint;
-use oncekey::store::{Claim, ClaimOutcome, OnInterrupted, State, Transition};
+use oncekey::store::{Claim, ClaimOutcome, OnInterrupted, Record, State, Transition};
 
 use crate::defect::{Defect, SOUND, Seen, edit, refuse};
 
@@ -17,12 +17,51 @@ pub(crate) fn fingerprint_comes_with_the_result() -> Defect {
     }
 }
 
+/// A live key is busy before anything else, says a claim that asks to refuse: a client that reuses a
+/// key is told to wait for another's answer.
+pub(crate) fn busy_before_mismatch() -> Defect {
+    Defect {
+        fault: "fingerprint::differs_in_progress",
+        claim: |seen, claim| busy_first(seen, claim, |record| record.previous.is_none()),
+        ..SOUND
+    }
+}
+
+/// The same on a key that was taken over, where the fingerprint is not looked up any more.
+pub(crate) fn takeover_is_busy_before_mismatch() -> Defect {
+    Defect {
+        fault: "fingerprint::is_kept_through_takeover",
+        claim: |seen, claim| busy_first(seen, claim, |record| record.previous.is_some()),
+        ..SOUND
+    }
+}
+
+fn busy_first(
+    seen: Seen<'_>,
+    claim: &Claim,
+    concerns: impl Fn(&Record) -> bool,
+) -> Transition<ClaimOutcome> {
+    let deadline = seen.deadline().filter(|_| seen.is(State::Live));
+    refuse(seen.decide(claim), |outcome| match (outcome, deadline) {
+        (ClaimOutcome::Mismatch, Some(deadline))
+            if claim.on_interrupted == OnInterrupted::Refuse
+                && seen.record.is_some_and(concerns) =>
+        {
+            Some(ClaimOutcome::Busy { retry_after: deadline.saturating_since(seen.now) })
+        }
+        _ => None,
+    })
+}
+
 /// A result is replayed to whatever comes with the key. As in lakekeeper: dropping a table answered
 /// with the outcome of creating it.
 pub(crate) fn replays_to_anything() -> Defect {
     Defect {
         fault: "fingerprint::differs_after_completion",
-        claim: |seen, claim| blind(seen, claim, State::Completed),
+        claim: |seen, claim| match seen.is_of(claim.attempt) {
+            true => seen.decide(claim),
+            false => blind(seen, claim, State::Completed),
+        },
         ..SOUND
     }
 }
@@ -177,7 +216,7 @@ fn blind(seen: Seen<'_>, claim: &Claim, state: State) -> Transition<ClaimOutcome
 
 /// The same, and the claim's own fingerprint is kept from then on.
 fn adopting(seen: Seen<'_>, claim: &Claim, state: State) -> Transition<ClaimOutcome> {
-    match seen.is(state) {
+    match seen.is(state) && !seen.is_of(claim.attempt) {
         true => edit(blind(seen, claim, state), |record| {
             record.fingerprint = claim.fingerprint;
         }),

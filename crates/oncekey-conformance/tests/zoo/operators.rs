@@ -1,8 +1,10 @@
 //! Operators: stores that overrule the living, or do something else than they were told.
 
+use oncekey::Fingerprint;
 use oncekey::store::{Evict, Expected, Fenced, Settle, Settlement, State, Status};
 
-use crate::defect::{Defect, SOUND, edit, keep, refuse};
+use crate::base::lock;
+use crate::defect::{Defect, SOUND, Seen, edit, keep, refuse};
 
 /// The operator's verdict wins over an owner that is running.
 pub(crate) fn settle_overrules_the_living() -> Defect {
@@ -22,6 +24,37 @@ pub(crate) fn settles_whoever_is_there() -> Defect {
         fault: "operator::settle_names_its_attempt",
         settle: |seen, settle| seen.decide(&Settle { expected: Expected::Any, ..settle.clone() }),
         ..SOUND
+    }
+}
+
+/// A token that is not older will do: a verdict about a later attempt settles this one.
+pub(crate) fn settles_an_earlier_attempt() -> Defect {
+    Defect {
+        fault: "operator::settle_names_its_attempt",
+        settle: |seen, settle| {
+            let expected = or_later(seen, settle.expected);
+            seen.decide(&Settle { expected, ..settle.clone() })
+        },
+        ..SOUND
+    }
+}
+
+/// `WHERE token <= ?`: an eviction of a later attempt removes this one.
+pub(crate) fn evicts_an_earlier_attempt() -> Defect {
+    Defect {
+        fault: "operator::evict_names_its_attempt",
+        evict: |seen, evict| {
+            let expected = or_later(seen, evict.expected);
+            seen.decide(&Evict { expected, ..*evict })
+        },
+        ..SOUND
+    }
+}
+
+fn or_later(seen: Seen<'_>, expected: Expected) -> Expected {
+    match (expected, seen.record) {
+        (Expected::Token(token), Some(record)) => Expected::Token(token.min(record.token)),
+        _ => expected,
     }
 }
 
@@ -64,6 +97,13 @@ pub(crate) fn not_done_keeps_the_steps() -> Defect {
                 }
             }),
             Settlement::Done(_) => seen.decide(settle),
+        },
+        claim: |seen, claim| {
+            edit(seen.decide(claim), |next| {
+                if let Some(record) = seen.record.filter(|_| seen.is(State::Released)) {
+                    next.progress.clone_from(&record.progress);
+                }
+            })
         },
         ..SOUND
     }
@@ -118,6 +158,18 @@ pub(crate) fn force_is_no_force() -> Defect {
     }
 }
 
+/// Force is for whoever knows the attempt: what is known by its token, from a log, cannot be helped.
+pub(crate) fn force_needs_the_attempt() -> Defect {
+    Defect {
+        fault: "operator::evict_by_force_removes_a_live_owner",
+        evict: |seen, evict| {
+            let force = evict.force && !matches!(evict.expected, Expected::Token(_));
+            seen.decide(&Evict { force, ..*evict })
+        },
+        ..SOUND
+    }
+}
+
 /// Evicts by key alone: the attempt that the operator named is not compared.
 pub(crate) fn evicts_whoever_is_there() -> Defect {
     Defect {
@@ -141,14 +193,51 @@ pub(crate) fn results_stay() -> Defect {
     }
 }
 
-/// A read cleans up what it finds expired: who looks at a crashed attempt erases what was known.
+/// What is retired goes by itself one day: an eviction does not find it.
+pub(crate) fn retired_stays() -> Defect {
+    Defect {
+        fault: "operator::an_evicted_key_is_as_new",
+        evict: |seen, evict| {
+            refuse(seen.decide(evict), |outcome| {
+                (*outcome == Fenced::Applied && seen.is(State::Retired)).then_some(Fenced::Lost)
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// Expires lazily: a read marks a record that it finds over, and once a second read has found the
+/// mark, the next claim is told nothing of it.
 pub(crate) fn looking_erases() -> Defect {
     Defect {
         fault: "inspect::get_changes_nothing",
         get: |seen| {
+            if let Some(record) = seen.record.filter(|_| seen.is(State::Retired)) {
+                let mut times = lock(&seen.notes.times);
+                if times.insert(seen.key.to_vec(), seen.now).is_some() {
+                    lock(&seen.notes.attempts).insert(record.attempt);
+                }
+            }
+            (SOUND.get)(seen)
+        },
+        claim: |seen, claim| match seen.record {
+            Some(record) if lock(&seen.notes.attempts).contains(&record.attempt) => {
+                seen.decide_absent(claim)
+            }
+            _ => seen.decide(claim),
+        },
+        ..SOUND
+    }
+}
+
+/// Shows neither a request nor a caller: an operator cannot tell whose key it is.
+pub(crate) fn shows_no_fingerprint() -> Defect {
+    Defect {
+        fault: "inspect::get_shows_every_state",
+        get: |seen| {
             let mut found = (SOUND.get)(seen);
-            if seen.is(State::Lapsed) || seen.is(State::Retired) {
-                found.change = oncekey::store::Change::Remove;
+            if let Some(observed) = &mut found.outcome {
+                observed.record.fingerprint = Fingerprint::from_digest(0, [0; 32]);
             }
             found
         },
@@ -209,6 +298,17 @@ pub(crate) fn loses_a_row_between_pages() -> Defect {
             if page.next.is_some() {
                 page.entries.pop();
             }
+        },
+        ..SOUND
+    }
+}
+
+/// Lists keys as text, and leaves out those that are none.
+pub(crate) fn lists_readable_keys() -> Defect {
+    Defect {
+        fault: "inspect::lists_every_record",
+        page: |page, _| {
+            page.entries.retain(|(key, _)| std::str::from_utf8(key.as_bytes()).is_ok());
         },
         ..SOUND
     }

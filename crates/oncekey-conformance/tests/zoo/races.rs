@@ -1,6 +1,6 @@
 //! Two callers at once: stores that read, think, and write what is no longer so.
 
-use oncekey::store::{Change, ErrorKind, Record, State, StoreError};
+use oncekey::store::{Change, Record, State, Status};
 
 use crate::defect::{Defect, Mend, Op, SOUND};
 
@@ -20,10 +20,10 @@ pub(crate) fn loser_gets_an_error() -> Defect {
     Defect {
         fault: "contention::one_claim_wins",
         tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
-        mends: |seen, found| match found {
+        mends: |seen, found, _| match found {
             None => Mend::Write,
             Some(_) if seen.record.is_some() => Mend::Again,
-            Some(_) => Mend::Fail(StoreError::new(ErrorKind::Unavailable, "claim")),
+            Some(_) => Mend::Fail,
         },
         ..SOUND
     }
@@ -51,20 +51,30 @@ pub(crate) fn takeover_is_two_steps() -> Defect {
     }
 }
 
-/// Two copies of one claim race, and the one that comes second does not know itself.
-pub(crate) fn copies_race_with_themselves() -> Defect {
+/// Sees to it that its predecessor has not come back, and not that nobody else was faster.
+pub(crate) fn two_take_over() -> Defect {
+    Defect {
+        fault: "contention::one_takeover_wins",
+        tears: |op, seen| (op == Op::Claim && seen.is(State::Lapsed)).then_some(Change::Keep),
+        mends: |seen, found, _| match (found, seen.record) {
+            (Some(found), Some(record)) if found.attempt == record.attempt && found != record => {
+                Mend::Again
+            }
+            _ => Mend::Write,
+        },
+        ..SOUND
+    }
+}
+
+/// Two copies of one claim race, and the one that comes second is told that something broke.
+pub(crate) fn copies_collide() -> Defect {
     Defect {
         fault: "contention::copies_of_a_claim_agree",
         tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
-        mends: |_, found| match found {
-            None => Mend::Write,
-            Some(_) => Mend::Again,
-        },
-        claim: |seen, claim| {
-            let copy = seen.is(State::Live) && seen.is_of(claim.attempt);
-            crate::defect::refuse(seen.decide(claim), |_| {
-                copy.then_some(oncekey::store::ClaimOutcome::Spent)
-            })
+        mends: |_, found, change| match (found, change) {
+            (None, _) => Mend::Write,
+            (Some(found), Change::Put(record)) if found.attempt == record.attempt => Mend::Fail,
+            _ => Mend::Again,
         },
         ..SOUND
     }
@@ -76,6 +86,22 @@ pub(crate) fn removes_then_stores() -> Defect {
     Defect {
         fault: "contention::a_completion_never_frees_the_key",
         tears: |op, _| (op == Op::Complete).then_some(Change::Remove),
+        ..SOUND
+    }
+}
+
+/// Waits for the lock and takes it, without reading again what its last owner left. As in Truxify.
+pub(crate) fn relocks_without_reading() -> Defect {
+    Defect {
+        fault: "contention::a_completion_never_frees_the_key",
+        looks_twice: true,
+        claim: |seen, claim| {
+            let waited = seen.before.is_some_and(|record| record.state(seen.now) == State::Live);
+            match waited && seen.is(State::Completed) && !seen.is_of(claim.attempt) {
+                true => seen.decide_as(claim, |record| record.status = Status::Released),
+                false => seen.decide(claim),
+            }
+        },
         ..SOUND
     }
 }
@@ -113,7 +139,7 @@ pub(crate) fn two_results_are_recorded() -> Defect {
     Defect {
         fault: "contention::one_result_is_recorded",
         tears: |op, seen| (op == Op::Complete && seen.is(State::Live)).then_some(Change::Keep),
-        mends: |seen, found| {
+        mends: |seen, found, _| {
             let owner = |record: &Record| record.attempt;
             match found.map(owner) == seen.record.map(owner) {
                 true => Mend::Write,

@@ -28,7 +28,10 @@ pub(crate) fn renewals_add_up() -> Defect {
         fault: "renew::extends_the_lease",
         renew: |seen, renew| {
             edit(seen.decide(renew), |next| {
-                if let (Some(old), Some(record)) = (seen.deadline(), seen.record) {
+                let longer = seen.now.saturating_add(renew.lease);
+                if let (Some(old), Some(record)) = (seen.deadline(), seen.record)
+                    && longer > old
+                {
                     let deadline = old.saturating_add(renew.lease);
                     let hold = record.forget_at.saturating_since(old);
                     next.status = Status::InProgress { deadline };
@@ -60,21 +63,24 @@ pub(crate) fn lapsed_is_lost() -> Defect {
     Defect {
         fault: "renew::a_lapsed_lease_lives_again",
         renew: |seen, renew| {
+            // What may be swept at any moment is left to the sweep.
+            let lapsed = seen.is(State::Lapsed) && !(SOUND.is_due)(seen);
             refuse(seen.decide(renew), |_| {
-                (seen.is(State::Lapsed) && seen.is_of(renew.grant.attempt)).then_some(Fenced::Lost)
+                (lapsed && seen.is_of(renew.grant.attempt)).then_some(Fenced::Lost)
             })
         },
         ..SOUND
     }
 }
 
-/// The time to live is set once, with the claim: a long operation outlives its own record.
+/// A plain heartbeat leaves the time to live as the claim set it: a long operation outlives its own
+/// record.
 pub(crate) fn ttl_stays_behind() -> Defect {
     Defect {
         fault: "renew::forgetting_moves_with_the_deadline",
         renew: |seen, renew| {
             edit(seen.decide(renew), |next| {
-                if let Some(record) = seen.record {
+                if let (Some(record), None) = (seen.record, &renew.progress) {
                     next.forget_at = record.forget_at;
                 }
             })

@@ -113,12 +113,26 @@ pub(crate) fn streams_are_braces() -> Defect {
     }
 }
 
-/// A column that ends at 65,535 bytes, and a database that cuts without a word.
-pub(crate) fn cuts_long_results() -> Defect {
+/// A column that ends at a mebibyte, and a database that cuts without a word.
+pub(crate) fn cuts_large_results() -> Defect {
     Defect {
         fault: "limits::a_large_result_fits_or_is_refused",
         stored: |_, _, record| {
-            change_value(record, |value| (value.len() > 65_535).then(|| value.slice(..65_535)));
+            change_value(record, |value| (value.len() > 1 << 20).then(|| value.slice(..1 << 20)));
+        },
+        ..SOUND
+    }
+}
+
+/// A column with number affinity: the result `007` comes back as `7`. As in SQLite without STRICT.
+pub(crate) fn results_have_affinity() -> Defect {
+    Defect {
+        fault: "replay::is_byte_for_byte",
+        stored: |_, _, record| {
+            change_value(record, |value| {
+                let number = std::str::from_utf8(value).ok()?.parse::<u64>().ok()?;
+                Some(number.to_string().into())
+            });
         },
         ..SOUND
     }

@@ -9,8 +9,9 @@ use oncekey::store::{
     Observed, Page, Purged, Query, Renew, Settle, Store, StoreError, Subscription, Watch,
 };
 
-use crate::base::{Handle, pause};
+use crate::base::pause;
 use crate::defect::{Defect, Op, keep, remove};
+use crate::handle::Handle;
 
 #[async_trait]
 impl Store for Handle {
@@ -88,7 +89,7 @@ impl Store for Handle {
     }
 
     fn watch(&self) -> Option<&dyn Watch> {
-        self.database.defect.has_watch.then_some(self)
+        Some(self)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {

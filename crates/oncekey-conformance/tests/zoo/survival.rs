@@ -28,6 +28,24 @@ pub(crate) fn reads_a_replica() -> Defect {
     }
 }
 
+/// Progress is kept in each process, beside the record: a takeover elsewhere is shown, its progress
+/// is not.
+pub(crate) fn progress_stays_at_home() -> Defect {
+    Defect {
+        fault: "reopen::a_second_handle_agrees",
+        get: |seen| {
+            let mut found = (SOUND.get)(seen);
+            if let (Some(observed), Some(private)) = (&mut found.outcome, seen.private)
+                && observed.record.attempt == private.attempt
+            {
+                observed.record.progress.clone_from(&private.progress);
+            }
+            found
+        },
+        ..SOUND
+    }
+}
+
 /// Acknowledges a result before it is on disk, as with `synchronous_commit = off`.
 pub(crate) fn results_are_lost_in_a_crash() -> Defect {
     Defect { fault: "reopen::an_answer_survives", is_durable: |op| op != Op::Complete, ..SOUND }
@@ -105,6 +123,18 @@ pub(crate) fn undecodable_is_absent() -> Defect {
         undecodable: |_, bytes, error| match is_newer(bytes) {
             true => Err(error),
             false => Ok(None),
+        },
+        ..SOUND
+    }
+}
+
+/// What cannot be read is not there, says a heartbeat: its owner stops, and nobody looks.
+pub(crate) fn undecodable_is_gone() -> Defect {
+    Defect {
+        fault: "corrupt::every_command_fails",
+        undecodable: |op, bytes, error| match op == Op::Renew && !is_newer(bytes) {
+            true => Ok(None),
+            false => Err(error),
         },
         ..SOUND
     }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use oncekey::store::{Abandon, Change, Claim, ClaimOutcome, Known, OnInterrupted, State, Status};
+use oncekey::runtime::Timestamp;
+use oncekey::store::{Abandon, Claim, ClaimOutcome, Known, OnInterrupted, State, Status};
 
-use crate::defect::{Defect, SOUND, edit, keep, refuse};
+use crate::defect::{Defect, SOUND, Seen, edit, keep, refuse};
 
 /// `now > deadline` where `now >= deadline` is meant.
 pub(crate) fn one_tick_too_long() -> Defect {
@@ -20,11 +21,26 @@ pub(crate) fn one_tick_too_long() -> Defect {
     }
 }
 
+/// `now + 1 >= deadline`: an owner that lives is replaced one tick too early.
+pub(crate) fn one_tick_too_short() -> Defect {
+    Defect {
+        fault: "expiry::a_lease_lapses_at_its_deadline",
+        claim: |seen, claim| {
+            let soon = seen.now.saturating_add(Duration::from_micros(1));
+            match seen.is(State::Live) && !seen.is_of(claim.attempt) {
+                true => Seen { now: soon, ..seen }.decide(claim),
+                false => seen.decide(claim),
+            }
+        },
+        ..SOUND
+    }
+}
+
 /// One time to live for claim and response: a crash blocks the key for a day. As in actor-ts and
 /// express-idempotency.
 pub(crate) fn claim_lives_like_a_response() -> Defect {
     Defect {
-        fault: "expiry::a_lease_lapses_at_its_deadline",
+        fault: "expiry::a_lapsed_lease_is_taken_over",
         claim: |seen, claim| {
             edit(seen.decide(claim), |record| {
                 let deadline = record.forget_at;
@@ -50,20 +66,16 @@ pub(crate) fn zero_is_no_limit() -> Defect {
     }
 }
 
-/// A takeover counts its lease from where the last one ended: it may have lapsed already.
-pub(crate) fn takeover_gets_what_is_left() -> Defect {
+/// A takeover is told what is left of its predecessor's lease: nothing.
+pub(crate) fn takeover_is_told_the_old_lease() -> Defect {
     Defect {
         fault: "expiry::a_lapsed_lease_is_taken_over",
         claim: |seen, claim| {
             let mut decided = seen.decide(claim);
-            let from = seen.deadline().filter(|_| seen.is(State::Lapsed));
-            if let (Some(from), ClaimOutcome::Acquired { lease_left, .. }, Change::Put(record)) =
-                (from, &mut decided.outcome, &mut decided.change)
+            if let (true, ClaimOutcome::Acquired { lease_left, .. }) =
+                (seen.is_interrupted() && !seen.is_of(claim.attempt), &mut decided.outcome)
             {
-                let deadline = from.saturating_add(claim.lease);
-                *lease_left = deadline.saturating_since(seen.now);
-                record.status = Status::InProgress { deadline };
-                record.forget_at = deadline.saturating_add(claim.hold);
+                *lease_left = Duration::ZERO;
             }
             decided
         },
@@ -80,6 +92,30 @@ pub(crate) fn takeover_is_silent() -> Defect {
             let mut decided = edit(seen.decide(claim), |record| record.previous = None);
             if let ClaimOutcome::Acquired { previous, .. } = &mut decided.outcome {
                 *previous = None;
+            }
+            decided
+        },
+        ..SOUND
+    }
+}
+
+/// The predecessor's token is read after it was overwritten: the world is told to refuse the new
+/// owner.
+pub(crate) fn takeover_names_itself() -> Defect {
+    Defect {
+        fault: "expiry::a_takeover_says_what_it_replaced",
+        claim: |seen, claim| {
+            let mut decided = seen.decide(claim);
+            if let (true, ClaimOutcome::Acquired { grant, previous: Some(previous), .. }) =
+                (seen.is(State::Lapsed) && !seen.is_of(claim.attempt), &mut decided.outcome)
+            {
+                let token = grant.token;
+                previous.token = token;
+                return edit(decided, |next| {
+                    if let Some(replaced) = &mut next.previous {
+                        replaced.token = token;
+                    }
+                });
             }
             decided
         },
@@ -130,12 +166,43 @@ pub(crate) fn takeover_keeps_the_sequence() -> Defect {
     }
 }
 
+/// What was inherited counts as the first save: the first save of the new attempt is taken for a
+/// copy.
+pub(crate) fn inherited_is_number_one() -> Defect {
+    Defect {
+        fault: "expiry::a_takeover_numbers_its_progress_anew",
+        renew: |seen, renew| {
+            seen.decide_as(renew, |record| {
+                if let Some(progress) = &mut record.progress {
+                    progress.sequence = progress.sequence.max(1);
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// Takes over although it was told to refuse: an operation that must not run twice runs again.
 pub(crate) fn always_takes_over() -> Defect {
     Defect {
         fault: "expiry::an_interrupted_key_is_refused_if_asked",
         claim: |seen, claim| {
             seen.decide(&Claim { on_interrupted: OnInterrupted::TakeOver, ..*claim })
+        },
+        ..SOUND
+    }
+}
+
+/// An attempt that gave up and saved nothing is taken to have done nothing: it is run again by whoever
+/// asked to refuse.
+pub(crate) fn nothing_saved_is_nothing_done() -> Defect {
+    Defect {
+        fault: "expiry::an_interrupted_key_is_refused_if_asked",
+        claim: |seen, claim| match seen.record {
+            Some(record) if seen.is(State::GaveUp) && record.progress.is_none() => {
+                seen.decide(&Claim { on_interrupted: OnInterrupted::TakeOver, ..*claim })
+            }
+            _ => seen.decide(claim),
         },
         ..SOUND
     }
@@ -149,6 +216,22 @@ pub(crate) fn lapsed_is_forgotten() -> Defect {
             edit(seen.decide(claim), |record| {
                 if let Status::InProgress { deadline } = record.status {
                     record.forget_at = deadline;
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
+/// Forgets on the minute, like an index that expires rows once a minute, and rounds down.
+pub(crate) fn forgets_on_the_minute() -> Defect {
+    Defect {
+        fault: "expiry::a_lapsed_key_is_remembered_for_its_hold",
+        claim: |seen, claim| {
+            edit(seen.decide(claim), |record| {
+                if record.forget_at < Timestamp::MAX {
+                    let micros = record.forget_at.as_micros();
+                    record.forget_at = Timestamp::from_micros(micros - micros % 60_000_000);
                 }
             })
         },

@@ -31,8 +31,7 @@ pub(crate) fn drops_when_full() -> Defect {
     }
 }
 
-/// Takes every write for a new key: once full, it refuses the results of those that run. As with
-/// Redis out of memory.
+/// Takes every write for a new key: once full, it refuses to change those that it has.
 pub(crate) fn full_for_everybody() -> Defect {
     Defect {
         fault: "limits::a_full_store_refuses_new_keys",
@@ -41,11 +40,24 @@ pub(crate) fn full_for_everybody() -> Defect {
     }
 }
 
+/// Has no room for results once it is full: whoever runs cannot say that it is done. As with Redis
+/// out of memory.
+pub(crate) fn full_for_results() -> Defect {
+    Defect {
+        fault: "limits::a_full_store_refuses_new_keys",
+        is_full: |notes, table, (op, key), capacity| match op {
+            Op::Complete => table.len() >= capacity,
+            _ => (SOUND.is_full)(notes, table, (op, key), capacity),
+        },
+        ..SOUND
+    }
+}
+
 /// Counts the keys that come, and not those that go.
 pub(crate) fn full_for_ever() -> Defect {
     Defect {
         fault: "limits::a_full_store_has_room_again",
-        is_full: |notes, table, key, capacity| {
+        is_full: |notes, table, (_, key), capacity| {
             !table.contains_key(key)
                 && notes.counter.fetch_add(1, Ordering::SeqCst) >= capacity as u64
         },
@@ -67,6 +79,15 @@ pub(crate) fn sweeps_the_interrupted() -> Defect {
     }
 }
 
+/// What was given up has no owner and no result, so nobody misses it.
+pub(crate) fn sweeps_the_given_up() -> Defect {
+    Defect {
+        fault: "purge::spares_what_matters",
+        is_due: |seen| seen.is(State::GaveUp) || (SOUND.is_due)(seen),
+        ..SOUND
+    }
+}
+
 /// A reaper that goes by age: it deletes the lock of whoever takes long. As in years of
 /// sidekiq-unique-jobs.
 pub(crate) fn reaps_the_slow() -> Defect {
@@ -75,7 +96,7 @@ pub(crate) fn reaps_the_slow() -> Defect {
         is_due: |seen| {
             let old = |record: &Record| {
                 let granted = Timestamp::from_micros(record.token.get());
-                seen.now.saturating_since(granted) > Duration::from_secs(60)
+                seen.now.saturating_since(granted) > Duration::from_secs(45)
             };
             seen.deadline().is_some() && seen.record.is_some_and(old) || (SOUND.is_due)(seen)
         },
@@ -88,6 +109,15 @@ pub(crate) fn keeps_the_released() -> Defect {
     Defect {
         fault: "purge::removes_what_is_over",
         is_due: |seen| !seen.is(State::Released) && (SOUND.is_due)(seen),
+        ..SOUND
+    }
+}
+
+/// What was given up is never removed: it might be of interest one day.
+pub(crate) fn keeps_the_given_up() -> Defect {
+    Defect {
+        fault: "purge::removes_what_is_over",
+        is_due: |seen| !seen.is(State::GaveUp) && (SOUND.is_due)(seen),
         ..SOUND
     }
 }
@@ -117,8 +147,8 @@ pub(crate) fn sweep_index_is_stale() -> Defect {
         },
         is_due: |seen| {
             let indexed = lock(&seen.notes.times).get(seen.key).copied();
-            let ended = !seen.is(State::Live) && !seen.is(State::Completed);
-            seen.record.is_some() && ended && indexed.is_some_and(|at| at <= seen.now)
+            let owed = seen.is(State::Live) || seen.is(State::Completed);
+            (owed && indexed.is_some_and(|at| at <= seen.now)) || (SOUND.is_due)(seen)
         },
         ..SOUND
     }
@@ -130,7 +160,7 @@ pub(crate) fn sweeps_what_it_saw() -> Defect {
     Defect {
         fault: "purge::races_with_claims",
         tears: |op, _| (op == Op::Purge).then_some(Change::Keep),
-        mends: |seen, found| {
+        mends: |seen, found, _| {
             let deadline = |record: &Record| match record.status {
                 Status::InProgress { deadline } => Some(deadline),
                 _ => None,
@@ -151,7 +181,7 @@ pub(crate) fn sweeps_the_renewed() -> Defect {
     Defect {
         fault: "purge::races_with_renewals",
         tears: |op, _| (op == Op::Purge).then_some(Change::Keep),
-        mends: |seen, found| {
+        mends: |seen, found, _| {
             let owner = |record: &Record| record.attempt;
             match found.map(owner) == seen.record.map(owner) {
                 true => Mend::Write,
@@ -206,10 +236,10 @@ pub(crate) fn wakes_the_last_only() -> Defect {
 
 /// The subscription begins when somebody first waits: what happens before is missed.
 pub(crate) fn subscribes_late() -> Defect {
-    Defect { fault: "watch::wakes_on_completion", subscribes_late: true, ..SOUND }
+    Defect { fault: "watch::wakes_every_subscriber", subscribes_late: true, ..SOUND }
 }
 
-/// Says that it notifies, and has no channel.
-pub(crate) fn has_no_channel() -> Defect {
-    Defect { fault: "fixture::is_what_it_says", has_watch: false, ..SOUND }
+/// Has a channel, and a fixture that says it has none, so that no rule ever tries it.
+pub(crate) fn hides_its_channel() -> Defect {
+    Defect { fault: "fixture::is_what_it_says", says_it_has_watch: false, ..SOUND }
 }
