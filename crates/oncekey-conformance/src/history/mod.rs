@@ -109,15 +109,15 @@ impl<'a, F: Fixture> Theatre<'a, F> {
                 rounds: Rounds { least: 12, most: 500 },
             }
         } else {
-            let (short, long) = (Duration::from_millis(300), Duration::from_secs(3600));
+            let (short, long) = (Duration::from_millis(150), Duration::from_secs(3600));
             Self {
                 fixture,
                 handles,
                 clock: fresh_key()?,
                 lengths: Lengths { short, long },
-                pause: Duration::from_millis(800),
+                pause: Duration::from_millis(600),
                 estimate: Duration::from_millis(100),
-                rounds: Rounds { least: 2, most: 20 },
+                rounds: Rounds { least: 4, most: 20 },
             }
         };
         theatre.start_clock().await?;

@@ -26,12 +26,12 @@ use crate::{Fixture, Verdict, Violation};
 const LENGTH: usize = 150;
 const SEQUENCES: u64 = 200;
 /// The same where time passes by itself, and where shrinking takes as long as what it repeats.
-const REAL_TIME_LENGTH: usize = 25;
-const REAL_TIME_SEQUENCES: u64 = 8;
+const REAL_TIME_LENGTH: usize = 100;
+const REAL_TIME_SEQUENCES: u64 = 30;
 
 /// How often a failing sequence is repeated, ever shorter.
 const SHRINKS: usize = 2_000;
-const REAL_TIME_SHRINKS: usize = 40;
+const REAL_TIME_SHRINKS: usize = 100;
 
 /// Every answer and every record is what the rules say, command by command, in random sequences.
 pub async fn agrees_with_the_rules<F: Fixture>(fixture: &F) -> Verdict {
