@@ -180,6 +180,9 @@ macro_rules! __rules {
             model "model/mod.rs" {
                 agrees_with_the_rules;
             }
+            history "history/mod.rs" {
+                is_linearizable;
+            }
         }
     };
 }

@@ -22,9 +22,10 @@ pub async fn one_claim_wins<F: Fixture>(fixture: &F) -> Verdict {
 pub async fn one_takeover_wins<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
+    let mut stock = Vec::new();
     let mut race = Race::new();
     while race.goes_on() {
-        let lapsed = trial.key_in(State::Lapsed).await?;
+        let lapsed = trial.lapsed(&mut stock).await?;
         one_of_three(&trial, &*other, &mut race, &lapsed.key).await?;
     }
     race.took_place()
@@ -147,9 +148,10 @@ pub async fn a_release_is_taken_once<F: Fixture>(fixture: &F) -> Verdict {
 pub async fn completion_or_takeover<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
+    let mut stock = Vec::new();
     let mut race = Race::new();
     while race.goes_on() {
-        let owner = trial.key_in(State::Lapsed).await?;
+        let owner = trial.lapsed(&mut stock).await?;
         let claim = trial.claim();
         let calls =
             [Operation::complete(owner.grant, trial.completion(ANSWER)), Operation::Claim(claim)];
@@ -178,9 +180,10 @@ pub async fn completion_or_takeover<F: Fixture>(fixture: &F) -> Verdict {
 pub async fn renewal_or_takeover<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
+    let mut stock = Vec::new();
     let mut race = Race::new();
     while race.goes_on() {
-        let owner = trial.key_in(State::Lapsed).await?;
+        let owner = trial.lapsed(&mut stock).await?;
         let claim = trial.claim();
         let calls =
             [Operation::renew(owner.grant, trial.times.long, None), Operation::Claim(claim)];

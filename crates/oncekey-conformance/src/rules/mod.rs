@@ -20,4 +20,4 @@ pub mod replay;
 pub mod retry;
 pub mod watch;
 
-pub use crate::model;
+pub use crate::{history, model};

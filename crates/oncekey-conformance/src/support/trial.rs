@@ -181,6 +181,21 @@ impl<'f, F: Fixture> Trial<'f, F> {
         Ok(owner)
     }
 
+    /// A lapsed key from `stock`, which is filled so that many leases lapse in the same time.
+    pub(crate) async fn lapsed(&self, stock: &mut Vec<Owner>) -> Result<Owner, Violation> {
+        if stock.is_empty() {
+            for _ in 0..16 {
+                let claim = Claim { lease: self.times.short, ..self.claim() };
+                stock.push(self.acquire(&self.key(), &claim).await?);
+            }
+            self.pass(self.times.short).await;
+        }
+        match stock.pop() {
+            Some(owner) => Ok(owner),
+            None => unreachable!("it was filled"),
+        }
+    }
+
     pub(crate) async fn claims(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, Violation> {
         Ok(self.store.claim(key, claim).await?)
     }
