@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use oncekey::store::{Claim, ClaimOutcome, State, Status};
+use oncekey::store::{Change, Claim, Completion, State, Status, transition};
 
-use crate::support::{Owner, Trial, broken, busy, ensure, expect};
+use crate::support::{ANSWER, Owner, Trial, broken, busy, ensure, expect};
 use crate::{Fixture, Verdict};
 
 /// An absent key is granted, as attempt 1 and without a predecessor.
@@ -66,7 +66,10 @@ async fn is_told_the_rest_of_the_lease<F: Fixture>(trial: &Trial<'_, F>, owner: 
 /// A claim that is refused or answered with a replay leaves the record as it was.
 pub async fn a_refusal_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let longer = trial.times.long + Duration::from_secs(60);
+    let not_kept = trial.owner().await?;
+    let completion = Completion { replayable: false, ..trial.completion(ANSWER) };
+    let _ = trial.complete_as(&not_kept, completion).await?;
+    let mut owners = vec![not_kept];
     for state in [
         State::Live,
         State::Lapsed,
@@ -75,21 +78,34 @@ pub async fn a_refusal_changes_nothing<F: Fixture>(fixture: &F) -> Verdict {
         State::Released,
         State::Retired,
     ] {
-        let owner = trial.key_in(state).await?;
-        for claim in [trial.strict_claim(), trial.other_claim(), owner.claim] {
-            let claim = Claim { lease: longer, hold: longer, ..claim };
-            let before = trial.seen(&owner.key).await?;
-            match trial.claims(&owner.key, &claim).await? {
-                // As it should, in some of these cases; other rules know in which.
-                ClaimOutcome::Acquired { .. } => break,
-                refusal => {
-                    let what = &format!("a claim on a {state:?} key, answered {refusal:?},");
-                    trial.unchanged(what, &owner.key, &before).await?;
-                }
+        owners.push(trial.key_in(state).await?);
+    }
+    for owner in &owners {
+        let before = trial.seen(&owner.key).await?;
+        for claim in of_every_kind(&trial, owner) {
+            let decided = transition(Some(&before.record), &claim, before.now);
+            if decided.change == Change::Keep {
+                let told = trial.claims(&owner.key, &claim).await?;
+                let what = &format!("a claim on a {:?} key, told {told:?},", before.state);
+                trial.unchanged(what, &owner.key, &before).await?;
             }
         }
     }
     Ok(())
+}
+
+/// By the owner and by another, for the same request and another, with every policy.
+fn of_every_kind<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> Vec<Claim> {
+    let longer = trial.times.long + Duration::from_secs(60);
+    let mut claims = Vec::new();
+    for policy in [trial.claim(), trial.strict_claim()] {
+        for fingerprint in [owner.claim.fingerprint, trial.other_claim().fingerprint] {
+            for attempt in [owner.claim.attempt, trial.claim().attempt] {
+                claims.push(Claim { attempt, fingerprint, lease: longer, hold: longer, ..policy });
+            }
+        }
+    }
+    claims
 }
 
 /// Grants in a row without a result are numbered 1, 2, 3; a retired result starts over.

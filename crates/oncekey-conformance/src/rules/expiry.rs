@@ -61,13 +61,21 @@ pub async fn a_takeover_says_what_it_replaced<F: Fixture>(fixture: &F) -> Verdic
 /// A takeover gets the saved progress, also over several takeovers that save none.
 pub async fn a_takeover_inherits_progress<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let mut last = trial.owner().await?;
-    let _ = trial.save(&last, 7, "half").await?;
-    for _ in 0..2 {
-        let _ = trial.give_up(&last).await?;
-        let next = trial.acquire(&last.key, &trial.claim()).await?;
-        inherits(&next.previous, "half")?;
-        last = next;
+    let brief = || Claim { lease: trial.times.short, ..trial.claim() };
+    for lapses in [false, true] {
+        let mut last = trial.acquire(&trial.key(), &brief()).await?;
+        let _ = trial.save(&last, 7, "half").await?;
+        for _ in 0..2 {
+            if lapses {
+                trial.pass(trial.times.short).await;
+            } else {
+                let _ = trial.give_up(&last).await?;
+            }
+            last = trial.acquire(&last.key, &brief()).await?;
+            inherits(&last.previous, "half")?;
+            let attempt = trial.seen(&last.key).await?.record.attempt;
+            expect("the attempt of a key that was taken over", attempt, last.claim.attempt)?;
+        }
     }
     Ok(())
 }

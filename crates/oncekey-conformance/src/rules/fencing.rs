@@ -47,8 +47,10 @@ pub async fn a_replaced_owner_changes_nothing<F: Fixture>(fixture: &F) -> Verdic
     let trial = Trial::new(fixture).await;
     for state in [State::Lapsed, State::GaveUp, State::Released] {
         let old = trial.key_in(state).await?;
-        let _ = trial.acquire(&old.key, &trial.claim()).await?;
+        let new = trial.acquire(&old.key, &trial.claim()).await?;
         is_powerless(&trial, &old, "a live key").await?;
+        let _ = trial.save(&new, 1, "half").await?;
+        is_powerless(&trial, &old, "a live key with progress").await?;
     }
     Ok(())
 }
@@ -74,16 +76,25 @@ pub async fn a_replaced_owner_changes_nothing_after_completion<F: Fixture>(fixtu
 /// An attempt that was replaced can change nothing after its successor released, gave up or lapsed.
 pub async fn a_replaced_owner_changes_nothing_after_release<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for state in [State::Released, State::GaveUp, State::Lapsed] {
+    for (state, saves) in [
+        (State::Released, false),
+        (State::GaveUp, false),
+        (State::GaveUp, true),
+        (State::Lapsed, false),
+        (State::Lapsed, true),
+    ] {
         let old = trial.key_in(State::GaveUp).await?;
         let claim = Claim { lease: trial.times.short, ..trial.claim() };
         let new = trial.acquire(&old.key, &claim).await?;
+        if saves {
+            let _ = trial.save(&new, 1, "half").await?;
+        }
         match state {
             State::Released => drop(trial.release(&new).await?),
             State::GaveUp => drop(trial.give_up(&new).await?),
             _ => trial.pass(trial.times.short).await,
         }
-        is_powerless(&trial, &old, "a key whose next attempt ended").await?;
+        is_powerless(&trial, &old, &format!("a key whose next attempt is {state:?}")).await?;
     }
     Ok(())
 }
@@ -213,6 +224,7 @@ fn calls<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner, expected: &[Expected])
         calls.extend([
             Operation::settle(expected, Settlement::Done(trial.completion(ANSWER))),
             Operation::settle(expected, Settlement::NotDone { hold: long }),
+            Operation::evict(expected, false),
             Operation::evict(expected, true),
         ]);
     }

@@ -140,14 +140,16 @@ pub async fn evict_by_force_removes_a_live_owner<F: Fixture>(fixture: &F) -> Ver
     Ok(())
 }
 
-/// An eviction removes only the attempt or token it names, also with force.
+/// An eviction removes only the attempt or token it names, with and without force.
 pub async fn evict_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     for state in [State::Live, State::Lapsed] {
         let owner = trial.key_in(state).await?;
         let before = trial.seen(&owner.key).await?;
-        for wrong in wrong_names(&trial, &owner) {
-            let answer = trial.evict(&owner.key, wrong, true).await?;
+        for (wrong, force) in
+            wrong_names(&trial, &owner).into_iter().flat_map(|it| [(it, false), (it, true)])
+        {
+            let answer = trial.evict(&owner.key, wrong, force).await?;
             let what = &format!("an eviction of another attempt on a {state:?} key");
             expect(what, answer, Fenced::Lost)?;
             trial.unchanged("a lost eviction", &owner.key, &before).await?;
@@ -160,11 +162,11 @@ pub async fn evict_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
 pub async fn an_evicted_key_is_as_new<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     for state in [State::Lapsed, State::GaveUp, State::Released, State::Completed, State::Retired] {
-        for index in 0..3 {
+        for (index, force) in [(0, false), (1, false), (2, false), (2, true)] {
             let owner = trial.key_in(state).await?;
             let name = all_names(&owner)[index];
             let what = &format!("an eviction of {name:?} on a {state:?} key");
-            let answer = trial.evict(&owner.key, name, false).await?;
+            let answer = trial.evict(&owner.key, name, force).await?;
             expect(what, answer, Fenced::Applied)?;
             expect("an evicted record", trial.store.get(&owner.key).await?, None)?;
             let next = trial.acquire(&owner.key, &trial.other_claim()).await?;

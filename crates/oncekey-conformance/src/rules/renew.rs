@@ -3,6 +3,7 @@
 use oncekey::runtime::Timestamp;
 use oncekey::store::{Claim, Fenced, Observed, State, Status};
 
+use crate::history::Operation;
 use crate::support::{Trial, broken, busy, ensure, expect};
 use crate::{Fixture, Verdict, Violation};
 
@@ -36,15 +37,19 @@ pub async fn never_shortens_the_lease<F: Fixture>(fixture: &F) -> Verdict {
     trial.unchanged("a renewal with a shorter lease", &owner.key, &before).await
 }
 
-/// A lapsed lease that nobody took over is renewed, and lives.
+/// A lapsed lease that nobody took over is renewed, with or without progress, and lives.
 pub async fn a_lapsed_lease_lives_again<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let owner = trial.key_in(State::Lapsed).await?;
-    let answer = trial.renew(&owner, trial.times.long).await?;
-    expect("a renewal by a lapsed owner", answer, Fenced::Applied)?;
-    trial.is_in("a renewed key", &owner.key, State::Live).await?;
-    let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-    busy("a claim on a renewed key", &outcome).map(drop)
+    for progress in [None, Some((1, "half"))] {
+        let owner = trial.key_in(State::Lapsed).await?;
+        let renew = Operation::renew(owner.grant, trial.times.long, progress);
+        let answer = renew.fenced(&*trial.store, &owner.key).await?;
+        expect("a renewal by a lapsed owner", answer, Fenced::Applied)?;
+        trial.is_in("a renewed key", &owner.key, State::Live).await?;
+        let outcome = trial.claims(&owner.key, &trial.claim()).await?;
+        busy("a claim on a renewed key", &outcome)?;
+    }
+    Ok(())
 }
 
 /// A renewal moves the time to forget by as much as the deadline.

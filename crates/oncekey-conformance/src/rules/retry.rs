@@ -1,25 +1,49 @@
 //! The same command, sent again or delivered late.
 
+use std::time::Duration;
+
 use oncekey::store::{Claim, ClaimOutcome, Completion, Fenced, State, Status};
 
 use crate::support::{ANSWER, Owner, Trial, acquired, broken, ensure, expect, replayed};
-use crate::{Fixture, Verdict};
+use crate::{Fixture, Verdict, Violation};
 
 /// An owner that claims again gets the same token, number and account of its predecessor.
 pub async fn claim_again_gets_the_same_grant<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let first = trial.owner().await?;
-    is_granted_the_same(&trial, &first, &first.claim).await?;
-    let _ = trial.save(&first, 1, "half").await?;
-    let _ = trial.give_up(&first).await?;
-    let second = trial.acquire(&first.key, &trial.claim()).await?;
-    is_granted_the_same(&trial, &second, &second.claim).await
+    for owner in owners_of_every_kind(&trial, trial.times.long).await? {
+        is_granted_the_same(&trial, &owner, &owner.claim).await?;
+    }
+    Ok(())
+}
+
+/// Live owners of a new key, and of keys that were taken over, with and without saved progress.
+async fn owners_of_every_kind<F: Fixture>(
+    trial: &Trial<'_, F>,
+    lease: Duration,
+) -> Result<Vec<Owner>, Violation> {
+    let claim = || Claim { lease, ..trial.claim() };
+    let saved = trial.owner().await?;
+    let _ = trial.save(&saved, 1, "half").await?;
+    let _ = trial.give_up(&saved).await?;
+    let gave_up = trial.key_in(State::GaveUp).await?;
+    let lapsed = trial.key_in(State::Lapsed).await?;
+    let mut owners = vec![trial.acquire(&trial.key(), &claim()).await?];
+    for replaced in [saved, gave_up, lapsed] {
+        owners.push(trial.acquire(&replaced.key, &claim()).await?);
+    }
+    Ok(owners)
 }
 
 /// An owner that claims again has its lease extended, never shortened.
 pub async fn claim_again_moves_the_deadline_on<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let owner = trial.owner().await?;
+    for owner in owners_of_every_kind(&trial, trial.times.long).await? {
+        is_extended(&trial, &owner).await?;
+    }
+    Ok(())
+}
+
+async fn is_extended<F: Fixture>(trial: &Trial<'_, F>, owner: &Owner) -> Verdict {
     let longer = Claim { lease: 3 * trial.times.long, ..owner.claim };
     let before = trial.seen(&owner.key).await?;
     let again = trial.acquire(&owner.key, &longer).await?;
@@ -60,10 +84,13 @@ pub async fn claim_again_moves_the_deadline_on<F: Fixture>(fixture: &F) -> Verdi
 pub async fn claim_again_after_the_lease_lapsed<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     for policy in [trial.claim(), trial.strict_claim()] {
-        let owner = trial.key_in(State::Lapsed).await?;
-        let again = Claim { attempt: owner.claim.attempt, ..policy };
-        is_granted_the_same(&trial, &owner, &again).await?;
-        trial.is_in("a lapsed key claimed again", &owner.key, State::Live).await?;
+        let owners = owners_of_every_kind(&trial, trial.times.short).await?;
+        trial.pass(trial.times.short).await;
+        for owner in owners {
+            let again = Claim { attempt: owner.claim.attempt, ..policy };
+            is_granted_the_same(&trial, &owner, &again).await?;
+            trial.is_in("a lapsed key claimed again", &owner.key, State::Live).await?;
+        }
     }
     Ok(())
 }
@@ -100,12 +127,18 @@ pub async fn a_late_claim_of_an_ended_attempt_is_spent<F: Fixture>(fixture: &F) 
     Ok(())
 }
 
-/// A late copy of a claim whose attempt completed gets the result.
+/// A late copy of a claim whose attempt completed gets the result, or that it was not kept.
 pub async fn a_late_claim_after_completion_is_replayed<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.key_in(State::Completed).await?;
     let outcome = trial.claims(&owner.key, &owner.claim).await?;
-    replayed("a late copy of the claim of a completed key", &outcome, ANSWER)
+    replayed("a late copy of the claim of a completed key", &outcome, ANSWER)?;
+    let owner = trial.owner().await?;
+    let completion = Completion { replayable: false, ..trial.completion(ANSWER) };
+    let _ = trial.complete_as(&owner, completion).await?;
+    let outcome = trial.claims(&owner.key, &owner.claim).await?;
+    let what = "a late copy of the claim of a key whose result was not kept";
+    expect(what, outcome, ClaimOutcome::Replay(None))
 }
 
 /// Completing again with the same bytes is applied and changes nothing, not the retention either.

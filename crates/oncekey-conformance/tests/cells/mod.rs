@@ -57,7 +57,7 @@ pub(crate) fn all() -> BTreeSet<String> {
         .collect()
 }
 
-fn cell(
+pub(crate) fn cell(
     operation: &Operation,
     record: Option<&Record>,
     now: Timestamp,
