@@ -1,10 +1,15 @@
 //! What is to be done by a thread: a bounded queue that callers fill without waiting.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Queue<T> {
     bound: usize,
+    /// How many tasks there are, for whoever only looks.
+    len: AtomicUsize,
     state: Mutex<State<T>>,
     changed: Condvar,
 }
@@ -13,7 +18,7 @@ struct State<T> {
     tasks: VecDeque<T>,
     /// Nothing more is taken in; what is there is still done.
     closed: bool,
-    /// How many threads wait for something to do.
+    /// How many threads wait for something to do and have not been woken. May be too high.
     idle: usize,
 }
 
@@ -30,6 +35,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(bound: usize) -> Self {
         Self {
             bound,
+            len: AtomicUsize::new(0),
             state: Mutex::new(State { tasks: VecDeque::new(), closed: false, idle: 0 }),
             changed: Condvar::new(),
         }
@@ -44,7 +50,9 @@ impl<T> Queue<T> {
             return Err(Refused::Full);
         }
         state.tasks.push_back(task);
+        self.len.store(state.tasks.len(), Ordering::Relaxed);
         if state.idle > 0 {
+            state.idle -= 1;
             drop(state);
             self.changed.notify_one();
         }
@@ -58,7 +66,9 @@ impl<T> Queue<T> {
         loop {
             if !state.tasks.is_empty() {
                 let count = state.tasks.len().min(most);
-                return Some(state.tasks.drain(..count).collect());
+                let taken = state.tasks.drain(..count).collect();
+                self.len.store(state.tasks.len(), Ordering::Relaxed);
+                return Some(taken);
             }
             if state.closed {
                 return None;
@@ -66,12 +76,20 @@ impl<T> Queue<T> {
             state.idle += 1;
             let woken = self.changed.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
+        }
+    }
+
+    /// Lets others run until there are `count` tasks, or `time` has passed. Much cheaper than to sleep
+    /// and be woken, if they are as good as there.
+    pub(crate) fn gather(&self, count: usize, time: Duration) {
+        let start = Instant::now();
+        while self.len() < count && start.elapsed() < time {
+            thread::yield_now();
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().tasks.len()
+        self.len.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close(&self) {

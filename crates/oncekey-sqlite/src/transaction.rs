@@ -175,7 +175,8 @@ impl SqliteStore {
     /// Completes a key in a transaction of your own, so that your writes and the result commit together.
     ///
     /// If it is refused, the transaction is *rolled back at once*: your writes belong to an owner that
-    /// was replaced. A later commit of it then fails, also if the refusal is ignored.
+    /// was replaced. A later commit of it then fails, also if the refusal is ignored. Make this the last
+    /// thing before the commit: what is written to the connection after a refusal is in no transaction.
     ///
     /// See [`claim_in`](Self::claim_in) for an example.
     ///

@@ -21,6 +21,11 @@ use crate::session::Session;
 /// The most commands that share a commit: bounds how long others wait for the lock on the file.
 const MOST_IN_A_BATCH: usize = 512;
 
+/// How long the thread waits for the callers that it has just answered: most come back at once, and
+/// then share the next commit instead of missing it. After a single caller it waits for one, so that a
+/// lone caller waits for nobody, and finds the thread awake.
+const RETURN_TIME: Duration = Duration::from_micros(50);
+
 /// Something for the writer to do.
 pub(crate) enum Task {
     /// A command that shares a transaction with others.
@@ -100,7 +105,11 @@ impl Writer {
     /// Works until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue<Task>) {
         let _closing = Closing(queue);
-        while let Some(tasks) = queue.take(MOST_IN_A_BATCH) {
+        let mut answered = 0;
+        loop {
+            queue.gather(answered, RETURN_TIME);
+            let Some(tasks) = queue.take(MOST_IN_A_BATCH) else { break };
+            answered = tasks.len();
             let mut batch = Vec::with_capacity(tasks.len());
             for task in tasks {
                 match task {
