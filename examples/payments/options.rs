@@ -1,0 +1,106 @@
+//! What the command line says.
+
+use std::path::PathBuf;
+
+pub(crate) const HELP: &str = "\
+Plays a log of payments against a pretend card processor, and checks that nobody was charged twice.
+
+  cargo run -p oncekey-examples --example payments -- [options]
+
+  --without        play without oncekey, to see what then happens
+  --log PATH       the log to play (default: the one of this example; its README has the format)
+  --speed N        how many times faster than written, 1 to 1000 (default: 50)
+  --seed N         varies how long the processor takes (default: 1)
+  --generate SEED  print a log instead of playing one
+  --help           print this
+
+The exit code is 0 if all checks hold, 1 if one fails, 2 if there is nothing to play.
+";
+
+pub(crate) enum Action {
+    Play(Options),
+    Generate(u64),
+    Help,
+}
+
+pub(crate) struct Options {
+    pub(crate) log: PathBuf,
+    pub(crate) speed: u32,
+    pub(crate) seed: u64,
+    pub(crate) with_oncekey: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            log: concat!(env!("CARGO_MANIFEST_DIR"), "/data/requests.jsonl").into(),
+            speed: 50,
+            seed: 1,
+            with_oncekey: true,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn describe(&self) -> String {
+        let here = std::env::current_dir().unwrap_or_default();
+        let log = self.log.strip_prefix(here).unwrap_or(&self.log);
+        let with = if self.with_oncekey { "with" } else { "WITHOUT" };
+        format!("{} {with} oncekey, {} times as fast as it says", log.display(), self.speed)
+    }
+}
+
+/// Reads the arguments; an error says which one is wrong, and how.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Action, String> {
+    let mut options = Options::default();
+    let mut arguments = arguments.into_iter();
+    while let Some(name) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "--without" => options.with_oncekey = false,
+            "--log" => options.log = value()?.into(),
+            "--speed" => {
+                options.speed = number(&name, &value()?)?;
+                if !(1..=1_000).contains(&options.speed) {
+                    return Err("--speed must be 1 to 1000".to_owned());
+                }
+            }
+            "--seed" => options.seed = number(&name, &value()?)?,
+            "--generate" => return Ok(Action::Generate(number(&name, &value()?)?)),
+            "--help" | "-h" => return Ok(Action::Help),
+            _ => return Err(format!("{name} is no option; --help lists them")),
+        }
+    }
+    Ok(Action::Play(options))
+}
+
+fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, String> {
+    let parsed = value.parse();
+    parsed.map_err(|_| format!("{name} must be a whole number, and {value:?} is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, parse};
+
+    fn problem(arguments: &[&str]) -> String {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        parse(arguments).err().expect("these arguments are wrong")
+    }
+
+    #[test]
+    fn a_wrong_argument_is_named() {
+        assert_eq!(problem(&["--fast"]), "--fast is no option; --help lists them");
+        assert_eq!(problem(&["--log"]), "--log needs a value");
+        assert_eq!(problem(&["--speed", "0"]), "--speed must be 1 to 1000");
+        assert_eq!(problem(&["--seed", "x"]), "--seed must be a whole number, and \"x\" is none");
+    }
+
+    #[test]
+    fn the_defaults_play_with_oncekey() {
+        let Ok(Action::Play(options)) = parse([]) else {
+            panic!("no argument is needed");
+        };
+        assert!(options.with_oncekey);
+    }
+}
