@@ -107,11 +107,40 @@ impl Key {
         let valid = match bytes.split_first() {
             Some((&FORM_HASHED, digest)) => digest.len() == 32,
             Some((&FORM_PLAIN, rest)) => take_part(rest)
-                .and_then(take_part)
-                .is_some_and(|id| (1..=Self::MAX_ID_LEN).contains(&id.len())),
+                .and_then(|(_, rest)| take_part(rest))
+                .is_some_and(|(_, id)| (1..=Self::MAX_ID_LEN).contains(&id.len())),
             _ => false,
         };
         if valid { Ok(Self { bytes: bytes.into() }) } else { Err(KeyError::Malformed) }
+    }
+
+    /// Who asks, as given to [`Scope::new`]. `None` of a hashed key, as for the other two parts.
+    #[must_use]
+    pub fn principal(&self) -> Option<&[u8]> {
+        self.parts().map(|parts| parts[0])
+    }
+
+    /// For which operation, as given to [`Scope::new`].
+    #[must_use]
+    pub fn operation(&self) -> Option<&[u8]> {
+        self.parts().map(|parts| parts[1])
+    }
+
+    /// What the client sent.
+    #[must_use]
+    pub fn id(&self) -> Option<&[u8]> {
+        self.parts().map(|parts| parts[2])
+    }
+
+    fn parts(&self) -> Option<[&[u8]; 3]> {
+        match self.bytes.split_first() {
+            Some((&FORM_PLAIN, rest)) => {
+                let (principal, rest) = take_part(rest)?;
+                let (operation, id) = take_part(rest)?;
+                Some([principal, operation, id])
+            }
+            _ => None,
+        }
     }
 
     /// A key for a call that this operation makes to somebody else, for example a card processor.
@@ -294,12 +323,12 @@ fn push_part(out: &mut Vec<u8>, part: &[u8]) {
     out.extend_from_slice(part);
 }
 
-/// What follows a valid length-prefixed part.
-fn take_part(bytes: &[u8]) -> Option<&[u8]> {
+/// A valid length-prefixed part, and what follows it.
+fn take_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     let len = usize::from(u16::from_be_bytes(*len));
     if !(1..=Scope::MAX_PART_LEN).contains(&len) {
         return None;
     }
-    rest.get(len..)
+    rest.split_at_checked(len)
 }

@@ -376,3 +376,53 @@ fn overwrite_progress(world: &World, data: &'static [u8]) {
     });
     assert!(world.sim.finish(&run).is_err());
 }
+
+/// The work of a step ran, and the operation was too impatient to see it saved. It may say that it did
+/// nothing; the step says otherwise.
+#[test]
+fn an_attempt_whose_step_ran_is_never_released() {
+    let unsaved = |saving: bool| {
+        let world = World::new();
+        let engine = world.at_most_once();
+        // The renewal that saves the step hangs.
+        world.store.script(Verb::Renew, [Fault::Slow(seconds(20))]);
+        let timer = world.sim.timer.clone();
+        let operation = move |attempt: Attempt| async move {
+            let work = async || {
+                if !saving {
+                    timer.sleep(seconds(20)).await;
+                }
+                Ok::<_, Declined>(1)
+            };
+            let step = attempt.step("charge", work);
+            pin_mut!(step);
+            let impatience = timer.sleep(seconds(1));
+            pin_mut!(impatience);
+            assert!(matches!(select(step, impatience).await, Either::Right(_)));
+            Err::<String, _>(Failure::NotStarted(Declined))
+        };
+        let ran = world.sim.spawn(async move {
+            engine.run_classified(&key("a"), &fingerprint(), operation).await
+        });
+        assert!(matches!(world.sim.finish(&ran), Err(RunError::NotStarted(Declined))));
+        world.observed(&key("a")).unwrap().state
+    };
+    assert_eq!(unsaved(true), State::GaveUp, "dropped while it was saved");
+    assert_eq!(unsaved(false), State::GaveUp, "dropped in the middle of its work");
+}
+
+/// A step that ended with an error did nothing, if the operation says so.
+#[test]
+fn an_attempt_whose_step_failed_can_be_released() {
+    let world = World::new();
+    let engine = world.at_most_once();
+    let operation = |attempt: Attempt| async move {
+        let refused = attempt.step("charge", async || Err::<u32, _>(Declined)).await;
+        refused.map(|charge| charge.to_string()).map_err(Failure::NotStarted)
+    };
+    let ran = world
+        .sim
+        .spawn(async move { engine.run_classified(&key("a"), &fingerprint(), operation).await });
+    assert!(matches!(world.sim.finish(&ran), Err(RunError::NotStarted(Declined))));
+    assert_eq!(world.observed(&key("a")).unwrap().state, State::Released);
+}

@@ -270,3 +270,15 @@ fn errors_reveal_nothing() {
         assert_hides(&format!("{error} {error:?}"), content);
     }
 }
+
+#[test]
+fn a_key_tells_its_parts_unless_it_is_hashed() {
+    let scope = Scope::new(b"tenant\0\xff", "POST /payments").unwrap();
+    let key = Key::new(&scope, "order-17").unwrap();
+    assert_eq!(key.principal(), Some(b"tenant\0\xff".as_slice()));
+    assert_eq!(key.operation(), Some(b"POST /payments".as_slice()));
+    assert_eq!(key.id(), Some(b"order-17".as_slice()));
+
+    let hashed = KeyHasher::new([7; 32]).unwrap().hash(&key);
+    assert_eq!((hashed.principal(), hashed.operation(), hashed.id()), (None, None, None));
+}

@@ -256,3 +256,47 @@ fn a_timer_clock_shows_what_its_timer_measured() {
     *timer.0.lock().unwrap() = Duration::ZERO;
     assert_eq!(clock.now(), start);
 }
+
+/// Panics when it is woken.
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker of this test, on purpose");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_stops_nobody_else() {
+    let timer = ThreadTimer::new();
+    let mut armed = timer.sleep_until(timer.now() + MILLI);
+    let waker = Waker::from(Arc::new(Bomb));
+    let armed_poll = armed.as_mut().poll(&mut Context::from_waker(&waker));
+    // Ready only on a machine that took a millisecond to get here: then there is nothing to wake.
+    let after = timer.sleep_until(timer.now() + 20 * MILLI);
+    finish(after);
+    drop((armed, armed_poll));
+    finish(timer.sleep_until(timer.now() + MILLI));
+}
+
+/// Ends a sleep when it is dropped, as the last reference to a task may.
+struct Holder(#[allow(dead_code, reason = "kept to be dropped")] Mutex<Sleep>);
+
+impl Wake for Holder {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_may_hold_a_sleep_of_its_own() {
+    finish(async {
+        let timer = ThreadTimer::new();
+        let mut inner = timer.sleep_until(timer.now() + HOUR);
+        assert!(futures::poll!(inner.as_mut()).is_pending());
+        let waker = Waker::from(Arc::new(Holder(Mutex::new(inner))));
+        let mut outer = timer.sleep_until(timer.now() + HOUR);
+        assert!(outer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        // The queue holds the last reference: dropping the outer sleep drops the inner one.
+        drop(outer);
+    });
+}

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ struct Shared {
     parked: Flag,
     parked_by: Mutex<Option<Parked>>,
     steps: Mutex<Option<Steps>>,
+    /// How many steps did something, or may have: those that ran, and did not end with an error.
+    effects: AtomicUsize,
 }
 
 /// Why a step will not return.
@@ -76,6 +78,7 @@ impl Attempt {
                 parked: Flag::default(),
                 parked_by: Mutex::default(),
                 steps: Mutex::default(),
+                effects: AtomicUsize::new(0),
             }),
         }
     }
@@ -137,7 +140,8 @@ impl Attempt {
     /// A name stands for one step: using it again in one operation returns the first result.
     ///
     /// # Cancel safety
-    /// Dropped while `work` runs: nothing is saved. Dropped later: saved or not.
+    /// Dropped while `work` runs: nothing is saved. Dropped later: saved or not. Either way the attempt
+    /// is never released, also if the operation says [`NotStarted`](crate::Failure::NotStarted).
     ///
     /// # Errors
     /// Those of `work`.
@@ -175,7 +179,15 @@ impl Attempt {
             Ok(Some(value)) => Ok(value),
             Ok(None) if self.is_lease_lost() => match self.park(Parked::LeaseLost).await {},
             Ok(None) => {
-                let value = work().await?;
+                // Until it says otherwise: dropped in the middle, nobody knows what it did.
+                self.shared.effects.fetch_add(1, Ordering::AcqRel);
+                let value = match work().await {
+                    Ok(value) => value,
+                    Err(error) => {
+                        self.shared.effects.fetch_sub(1, Ordering::AcqRel);
+                        return Err(error);
+                    }
+                };
                 self.keep_step(name, &value).map(|()| value)
             }
             Err(error) => Err(error),
@@ -195,6 +207,11 @@ impl Attempt {
         name: &str,
     ) -> Result<Option<T>, CodecError> {
         self.with_steps(|steps| steps.get(name))?
+    }
+
+    /// Whether a step did something or may have, whatever the operation says in the end.
+    pub(crate) fn has_effects(&self) -> bool {
+        self.shared.effects.load(Ordering::Acquire) > 0
     }
 
     fn is_saved(&self, name: &str) -> bool {

@@ -145,9 +145,10 @@ impl Attempt {
     /// Says that this attempt did nothing: the key is free at once.
     ///
     /// An attempt that took over speaks for itself alone. Unless it is known (`previous_settled`) that
-    /// the one before did nothing either, the key stays interrupted.
+    /// the one before did nothing either, the key stays interrupted. It also does if a step of this
+    /// attempt ran.
     pub(crate) async fn release(&self, previous_settled: bool) {
-        if self.is_takeover() && !previous_settled {
+        if (self.is_takeover() && !previous_settled) || self.has_effects() {
             return self.give_up().await;
         }
         let hold = self.engine().settings.released_hold();

@@ -58,14 +58,13 @@ impl Future for Wait<'_> {
         if self.flag.is_raised() {
             return Poll::Ready(());
         }
+        let waker = context.waker().clone();
         let mut waiting = self.flag.waiting();
         let id = self.id.unwrap_or(waiting.last_id + 1);
         waiting.last_id = waiting.last_id.max(id);
-        match waiting.wakers.get_mut(&id) {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => drop(waiting.wakers.insert(id, context.waker().clone())),
-        }
+        let replaced = waiting.wakers.insert(id, waker);
         drop(waiting);
+        drop(replaced);
         self.id = Some(id);
         // Raised between the look and the registration: nobody else would tell.
         if self.flag.is_raised() { Poll::Ready(()) } else { Poll::Pending }

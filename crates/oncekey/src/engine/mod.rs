@@ -142,10 +142,7 @@ impl Idempotency {
     ///     let charge = interruption.key().child("charge");
     ///     // Ask the card processor about `charge.as_str()`; here it knows of one.
     ///     # let _ = charge;
-    ///     match Encoded::json("receipt 1") {
-    ///         Ok(receipt) => Verdict::Done(receipt),
-    ///         Err(_) => Verdict::Unknown,
-    ///     }
+    ///     Verdict::done(&"receipt 1").unwrap_or(Verdict::Unknown)
     /// };
     /// let idempotency = Idempotency::verified(MemoryStore::new(), move |i| look_up(i));
     /// # let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use async_trait::async_trait;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::Attempt;
@@ -39,10 +40,22 @@ where
 pub enum Verdict {
     /// It was done, and this is its result: recorded and replayed.
     Done(Encoded),
-    /// It was not done: it may run.
+    /// It was not done: it may run. An operation of several parts looks for what is done of it part by
+    /// part: with [`step`](Attempt::step), or by asking as the hook did.
     NotDone,
     /// It cannot be found out now: the key stays interrupted.
     Unknown,
+}
+
+impl Verdict {
+    /// [`Done`](Self::Done) with `value` as [`run`](crate::Idempotency::run) would have stored it: of
+    /// the type that the operation returns.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the value cannot be JSON.
+    pub fn done<T: Serialize>(value: &T) -> Result<Self, CodecError> {
+        Encoded::json(value).map(Self::Done)
+    }
 }
 
 /// An interrupted attempt, as a [`Verify`] sees it.

@@ -17,6 +17,8 @@ use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Sto
 /// that retries at the same moment is told to wait, and nobody else verifies the same key. *Done* is
 /// recorded, *not done* frees the key, *unknown* leaves it interrupted.
 ///
+/// A store holds the keys of all who use it: see [`only`](Self::only).
+///
 /// Needs a store that can list ([`Store::inspect`](crate::store::Store::inspect)).
 /// ```
 /// # use oncekey::*;
@@ -37,6 +39,7 @@ use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Sto
 pub struct Completer {
     engine: Arc<Inner>,
     hook: Arc<dyn Verify>,
+    wanted: Arc<dyn Fn(&Key) -> bool + Send + Sync>,
     interval: Duration,
     page: usize,
 }
@@ -58,8 +61,18 @@ pub struct Completions {
 }
 
 impl Completer {
-    pub(super) const fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
-        Self { engine, hook, interval: Duration::from_secs(60), page: 100 }
+    pub(super) fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
+        let interval = Duration::from_secs(60);
+        Self { engine, hook, wanted: Arc::new(|_| true), interval, page: 100 }
+    }
+
+    /// Leaves keys alone that are not `wanted`, for example those of another
+    /// [`operation`](Key::operation): a store may hold the keys of several, and a hook knows how to
+    /// look up its own.
+    #[must_use]
+    pub fn only(mut self, wanted: impl Fn(&Key) -> bool + Send + Sync + 'static) -> Self {
+        self.wanted = Arc::new(wanted);
+        self
     }
 
     /// The longest pause between two passes; each is shortened by up to half at random. 60 s by default.
@@ -96,7 +109,7 @@ impl Completer {
             let states = vec![State::Lapsed, State::GaveUp];
             let page = inspect.list(&Query { states, after, limit: self.page }).await?;
             completions.undecodable += page.undecodable;
-            for (key, observed) in &page.entries {
+            for (key, observed) in page.entries.iter().filter(|(key, _)| (self.wanted)(key)) {
                 match self.complete_one(key, observed).await {
                     Ok(Settled::Done(_)) => completions.done += 1,
                     Ok(Settled::NotDone) => completions.not_done += 1,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -77,6 +78,7 @@ impl Future for ThreadSleep {
             return Poll::Ready(());
         }
         let alarms = alarms();
+        let waker = context.waker().clone();
         let mut queue = alarms.lock();
         let id = match self.id {
             Some(id) => id,
@@ -86,21 +88,21 @@ impl Future for ThreadSleep {
             }
         };
         self.id = Some(id);
-        match queue.waiting.get_mut(&(self.at, id)) {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => {
-                queue.waiting.insert((self.at, id), context.waker().clone());
-            }
-        }
-        if !queue.running && !alarms.start(&mut queue) {
-            // No thread to be had: come back at once rather than never.
-            context.waker().wake_by_ref();
-        }
+        let replaced = queue.waiting.insert((self.at, id), waker);
+        let awake = alarms.start(&mut queue);
         // The thread looks at the queue when it next wakes; wake it only if that is too late. It
         // stays unaware of sleeps that were dropped, which spares most runs any signal at all.
         if queue.wakes_at.is_none_or(|wakes_at| self.at < wakes_at) {
             queue.wakes_at = Some(self.at);
             alarms.changed.notify_one();
+        }
+        // Wakers may run anything when woken or dropped, also something that sleeps: not under the
+        // lock.
+        drop(queue);
+        drop(replaced);
+        if !awake {
+            // No thread to be had: come back at once rather than never.
+            context.waker().wake_by_ref();
         }
         Poll::Pending
     }
@@ -109,7 +111,10 @@ impl Future for ThreadSleep {
 impl Drop for ThreadSleep {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            alarms().lock().waiting.remove(&(self.at, id));
+            let mut queue = alarms().lock();
+            let waker = queue.waiting.remove(&(self.at, id));
+            drop(queue);
+            drop(waker);
         }
     }
 }
@@ -123,7 +128,8 @@ struct Alarms {
 struct Queue {
     waiting: BTreeMap<(Duration, u64), Waker>,
     last_id: u64,
-    running: bool,
+    /// The process whose thread runs. A forked one has the queue, and no thread.
+    running_in: Option<u32>,
     /// When the thread wakes by itself; `None` while it waits for a first sleeper.
     wakes_at: Option<Duration>,
 }
@@ -138,10 +144,15 @@ impl Alarms {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts the thread unless it runs. Whether it does.
     fn start(&'static self, queue: &mut Queue) -> bool {
-        let thread = thread::Builder::new().name("oncekey-timer".to_owned());
-        queue.running = thread.spawn(|| self.run()).is_ok();
-        queue.running
+        let process = std::process::id();
+        if queue.running_in != Some(process) {
+            queue.wakes_at = None;
+            let thread = thread::Builder::new().name("oncekey-timer".to_owned());
+            queue.running_in = thread.spawn(|| self.run()).is_ok().then_some(process);
+        }
+        queue.running_in.is_some()
     }
 
     fn run(&self) {
@@ -151,10 +162,10 @@ impl Alarms {
             let later = queue.waiting.split_off(&(now, u64::MAX));
             let due = std::mem::replace(&mut queue.waiting, later);
             if !due.is_empty() {
-                // A waker may run anything, also something that sleeps: not under the lock.
                 drop(queue);
                 for waker in due.into_values() {
-                    waker.wake();
+                    // A waker that panics must not take the sleeps of everybody else with it.
+                    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
                 }
                 queue = self.lock();
                 continue;

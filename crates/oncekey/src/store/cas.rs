@@ -141,6 +141,9 @@ impl<C: CompareAndSwap> CasStore<C> {
     /// succeeds.
     const MAX_DECISIONS: usize = 1_000;
 
+    /// How often a swap may end in the dark: what is settled by deciding again is settled soon.
+    const MAX_UNKNOWN: usize = 8;
+
     /// A store over `storage`.
     pub const fn new(storage: C) -> Self {
         Self { storage }
@@ -158,13 +161,18 @@ impl<C: CompareAndSwap> CasStore<C> {
         command: &T,
     ) -> Result<T::Outcome, StoreError> {
         let mut unknown = None;
+        let mut unknowns = 0;
         for _ in 0..Self::MAX_DECISIONS {
             let (found, now) = match self.storage.load(key).await {
                 Ok(loaded) => loaded,
                 // With a swap in the dark, a failed load must not read as "not applied".
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
-            let record = found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()?;
+            let record = match found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()
+            {
+                Ok(record) => record,
+                Err(error) => return Err(unknown.unwrap_or(error)),
+            };
             let decided = transition(record.as_ref(), command, now);
             let new = match decided.change {
                 Change::Keep => return Ok(decided.outcome),
@@ -177,7 +185,13 @@ impl<C: CompareAndSwap> CasStore<C> {
             match self.storage.swap(key, expected, new).await {
                 Ok(true) => return Ok(decided.outcome),
                 Ok(false) => {}
-                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => unknown = Some(error),
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                    unknowns += 1;
+                    if unknowns == Self::MAX_UNKNOWN {
+                        return Err(error);
+                    }
+                    unknown = Some(error);
+                }
                 Err(error) => return Err(unknown.unwrap_or(error)),
             }
         }
@@ -236,18 +250,31 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged, StoreError> {
-        let keys = self.storage.expired(limit).await?;
-        let mut removed = 0;
-        for key in &keys {
-            match self.run("purge", key, &Purge).await {
-                Ok(true) => removed += 1,
-                Ok(false) => {}
-                // It stays until somebody has looked at it, and must not stop the others.
-                Err(error) if error.kind() == ErrorKind::Corrupt => {}
-                Err(error) => return Err(error),
+        let mut asked = limit;
+        loop {
+            let keys = self.storage.expired(asked).await?;
+            let full_page = keys.len() >= asked;
+            let mut purged = Purged::default();
+            let mut damaged = 0;
+            for key in keys {
+                if purged.removed == limit {
+                    break;
+                }
+                match self.run("purge", &key, &Purge).await {
+                    Ok(true) => purged.removed += 1,
+                    Ok(false) => {}
+                    Err(error) if error.kind() == ErrorKind::Corrupt => damaged += 1,
+                    Err(error) => return Err(error),
+                }
             }
+            purged.more = full_page && purged.removed > 0;
+            // What is damaged stays until somebody has looked at it. It must not fill every page and
+            // hide what is behind it.
+            if purged.removed > 0 || damaged == 0 || !full_page {
+                return Ok(purged);
+            }
+            asked = asked.saturating_mul(2);
         }
-        Ok(Purged { removed, more: limit > 0 && removed > 0 && keys.len() >= limit })
     }
 
     fn watch(&self) -> Option<&dyn Watch> {

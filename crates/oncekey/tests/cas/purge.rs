@@ -66,6 +66,20 @@ fn what_cannot_be_read_stays_and_stops_nobody() {
 }
 
 #[test]
+fn what_cannot_be_read_hides_nothing_behind_it() {
+    let store = CasStore::new(Storage::default());
+    for id in ["a", "b", "c"] {
+        store.get_ref().put(&key(id), "damaged", Timestamp::default());
+    }
+    claim(&store, "d");
+    store.get_ref().pass(LEASE + HOLD);
+    while purge(&store, 1) == (1, true) {}
+    assert_eq!(store.get_ref().entry(&key("d")), None, "reached by pages of one");
+    assert_eq!(purge(&store, 1), (0, false), "and there is an end to it");
+    assert!(store.get_ref().entry(&key("a")).is_some());
+}
+
+#[test]
 fn an_entry_that_says_it_is_due_is_not_believed() {
     let store = CasStore::new(Storage::default());
     claim(&store, "a");
