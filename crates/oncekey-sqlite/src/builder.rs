@@ -243,7 +243,7 @@ impl SqliteStoreBuilder {
             create,
             busy_timeout: self.busy_timeout,
             synchronous: self.synchronous,
-            on_connect: self.on_connect.as_deref(),
+            on_connect: self.on_connect.as_ref(),
             allow_wal_reset_bug: self.allow_wal_reset_bug,
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oncekey::store::StoreError;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::builder::Synchronous;
+use crate::builder::{OnConnect, Synchronous};
 use crate::busy;
 use crate::error::{Purpose, misconfigured};
 
@@ -27,8 +27,7 @@ pub(crate) struct Connecting<'a> {
     pub(crate) create: bool,
     pub(crate) busy_timeout: Duration,
     pub(crate) synchronous: Synchronous,
-    pub(crate) on_connect:
-        Option<&'a (dyn Fn(&mut Connection) -> rusqlite::Result<()> + Send + Sync)>,
+    pub(crate) on_connect: Option<&'a OnConnect>,
     pub(crate) allow_wal_reset_bug: bool,
 }
 

@@ -16,17 +16,17 @@ pub(crate) struct Purpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
     /// There is no room for another key.
-    ForKey,
+    Key,
     /// There is no room for what it carries; without it, it would need none.
-    ForContent,
+    Content,
     /// It may fit as soon as something was removed.
-    ForNow,
+    Other,
 }
 
 impl Purpose {
     /// A command that carries nothing of note.
     pub(crate) const fn new(operation: &'static str) -> Self {
-        Self::when_full(operation, NoRoom::ForNow)
+        Self::when_full(operation, NoRoom::Other)
     }
 
     pub(crate) const fn when_full(operation: &'static str, no_room: NoRoom) -> Self {
@@ -42,7 +42,7 @@ impl Purpose {
     /// What is known already needs no room for a key.
     pub(crate) fn on_known_key(self, known: bool) -> Self {
         match self.no_room {
-            NoRoom::ForKey if known => Self::new(self.operation),
+            NoRoom::Key if known => Self::new(self.operation),
             _ => self,
         }
     }
@@ -133,9 +133,9 @@ impl Purpose {
 
     const fn when_there_is_no_room(self) -> ErrorKind {
         match self.no_room {
-            NoRoom::ForKey => ErrorKind::Full,
-            NoRoom::ForContent => ErrorKind::TooLarge,
-            NoRoom::ForNow => ErrorKind::Unavailable,
+            NoRoom::Key => ErrorKind::Full,
+            NoRoom::Content => ErrorKind::TooLarge,
+            NoRoom::Other => ErrorKind::Unavailable,
         }
     }
 }
@@ -185,15 +185,15 @@ mod tests {
             (ffi::SQLITE_IOERR_WRITE, ErrorKind::Unavailable),
             (ffi::SQLITE_ERROR, ErrorKind::Misconfigured),
         ] {
-            assert_eq!(kind(code, NoRoom::ForNow), expected, "{code}");
+            assert_eq!(kind(code, NoRoom::Other), expected, "{code}");
         }
     }
 
     #[test]
     fn a_lack_of_room_is_named_by_what_needs_it() {
         let full = ffi::SQLITE_FULL;
-        assert_eq!(kind(full, NoRoom::ForKey), ErrorKind::Full);
-        assert_eq!(kind(full, NoRoom::ForContent), ErrorKind::TooLarge);
-        assert_eq!(kind(full, NoRoom::ForNow), ErrorKind::Unavailable);
+        assert_eq!(kind(full, NoRoom::Key), ErrorKind::Full);
+        assert_eq!(kind(full, NoRoom::Content), ErrorKind::TooLarge);
+        assert_eq!(kind(full, NoRoom::Other), ErrorKind::Unavailable);
     }
 }

@@ -222,14 +222,14 @@ impl fmt::Debug for SqliteStore {
 impl Store for SqliteStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         let (key, claim) = (key.clone(), *claim);
-        let purpose = Purpose::when_full("claim", NoRoom::ForKey);
+        let purpose = Purpose::when_full("claim", NoRoom::Key);
         self.call(purpose, move |session, purpose| session.claim(purpose, &key, &claim)).await
     }
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
         let no_room = match renew.progress {
-            Some(_) => NoRoom::ForContent,
-            None => NoRoom::ForNow,
+            Some(_) => NoRoom::Content,
+            None => NoRoom::Other,
         };
         let (key, renew) = (key.clone(), renew.clone());
         let purpose = Purpose::when_full("renew", no_room);
@@ -255,7 +255,7 @@ impl Store for SqliteStore {
         let (key, settle) = (key.clone(), settle.clone());
         let no_room = match &settle.settlement {
             Settlement::Done(completion) => when_completing(completion.replayable),
-            Settlement::NotDone { .. } => NoRoom::ForNow,
+            Settlement::NotDone { .. } => NoRoom::Other,
         };
         let purpose = Purpose::when_full("settle", no_room);
         self.call(purpose, move |session, purpose| session.apply(purpose, &key, &settle)).await
@@ -310,5 +310,5 @@ impl Inspect for SqliteStore {
 }
 
 const fn when_completing(replayable: bool) -> NoRoom {
-    if replayable { NoRoom::ForContent } else { NoRoom::ForNow }
+    if replayable { NoRoom::Content } else { NoRoom::Other }
 }

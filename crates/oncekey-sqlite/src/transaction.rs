@@ -19,8 +19,8 @@ use crate::session::Session;
 use crate::store::{SqliteStore, ended};
 use crate::writer::{Task, Writer};
 
-const CLAIM: Purpose = Purpose::when_full("claim", NoRoom::ForKey);
-const COMPLETE: Purpose = Purpose::when_full("complete", NoRoom::ForContent);
+const CLAIM: Purpose = Purpose::when_full("claim", NoRoom::Key);
+const COMPLETE: Purpose = Purpose::when_full("complete", NoRoom::Content);
 const RUN: Purpose = Purpose::new("run in a transaction");
 
 /// Whoever ends the transaction ends this too, so that it is noticed.
@@ -335,4 +335,59 @@ fn ended_by_business(error: rusqlite::Error) -> StoreError {
              result; it must leave BEGIN, COMMIT and ROLLBACK to the store",
         )
         .with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use oncekey::Scope;
+    use oncekey::runtime::SystemClock;
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::builder::Synchronous;
+    use crate::connect::Connecting;
+    use crate::schema::Schema;
+
+    /// A failed commit that was in the file all the same is found there, and is not run again.
+    #[test]
+    fn an_unknown_commit_is_settled_by_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sqlite3");
+        let store = SqliteStore::open(&path).unwrap();
+        let idempotency = Idempotency::at_most_once(store);
+        let key = Key::new(&Scope::new("tenant-42", "pay").unwrap(), "a").unwrap();
+        let fingerprint = Fingerprint::of("100 EUR");
+        let connecting = Connecting {
+            path: &path,
+            create: false,
+            busy_timeout: Duration::from_secs(5),
+            synchronous: Synchronous::Full,
+            on_connect: None,
+            allow_wal_reset_bug: true,
+        };
+        let mut writer = Writer {
+            connection: connecting.for_writing().unwrap(),
+            schema: Arc::new(Schema::new("oncekey").unwrap()),
+            clock: Arc::new(SystemClock::new()),
+            busy_timeout: Duration::from_secs(5),
+        };
+        let lost = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None);
+        let prepared = idempotency.prepare(&key, &fingerprint).unwrap();
+
+        let not_there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost(), false);
+        let Err(RunError::Store(error)) = not_there else { panic!("it is unknown") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+
+        let ran = writer.run_alone(&prepared, |_| Ok::<_, Infallible>(7));
+        assert_eq!(*ran.unwrap().value(), 7);
+        let there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost(), false).unwrap();
+        assert_eq!((*there.value(), there.is_replay()), (7, false));
+
+        // The result of somebody else is not ours.
+        let other = idempotency.prepare(&key, &fingerprint).unwrap();
+        assert!(writer.settle::<_, Infallible>(&other, 1, 7, lost(), false).is_err());
+    }
 }
