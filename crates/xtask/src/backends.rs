@@ -10,12 +10,20 @@ use crate::{
 };
 
 /// A new backend is a new entry here, and its crate.
-pub(crate) const BACKENDS: &[Backend] = &[Backend {
-    name: "memory",
-    package: "oncekey-memory",
-    report: "conformance_report",
-    needs: &[],
-}];
+pub(crate) const BACKENDS: &[Backend] = &[
+    Backend {
+        name: "memory",
+        package: "oncekey-memory",
+        report: "memory_conformance_report",
+        needs: &[],
+    },
+    Backend {
+        name: "sqlite",
+        package: "oncekey-sqlite",
+        report: "sqlite_conformance_report",
+        needs: &[],
+    },
+];
 
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -51,11 +59,7 @@ impl Backends {
             }
         }
         let path = extended_path(folders, env::var_os("PATH").unwrap_or_default());
-        Ok(Self {
-            chosen,
-            skipped,
-            path,
-        })
+        Ok(Self { chosen, skipped, path })
     }
 
     /// Lets the command find what the backends need.
@@ -80,25 +84,15 @@ fn choose(known: &'static [Backend], skip: &[String]) -> Result<Chosen> {
             ));
         }
     }
-    Ok(known
-        .iter()
-        .partition(|backend| !skip.iter().any(|name| name == backend.name)))
+    Ok(known.iter().partition(|backend| !skip.iter().any(|name| name == backend.name)))
 }
 
 /// `path` with the folders that it lacks at its end, or nothing if it lacks none.
 fn extended_path(folders: BTreeSet<PathBuf>, path: OsString) -> Option<OsString> {
     let mut all: Vec<PathBuf> = env::split_paths(&path).collect();
     let before = all.len();
-    all.extend(
-        folders
-            .into_iter()
-            .filter(|folder| !env::split_paths(&path).any(|p| p == *folder)),
-    );
-    if all.len() == before {
-        None
-    } else {
-        env::join_paths(all).ok()
-    }
+    all.extend(folders.into_iter().filter(|folder| !env::split_paths(&path).any(|p| p == *folder)));
+    if all.len() == before { None } else { env::join_paths(all).ok() }
 }
 
 #[cfg(test)]
@@ -108,18 +102,8 @@ mod tests {
     use super::{BACKENDS, Backend, choose, extended_path};
 
     const TWO: &[Backend] = &[
-        Backend {
-            name: "near",
-            package: "p-near",
-            report: "near_report",
-            needs: &[],
-        },
-        Backend {
-            name: "far",
-            package: "p-far",
-            report: "far_report",
-            needs: &[],
-        },
+        Backend { name: "near", package: "p-near", report: "near_report", needs: &[] },
+        Backend { name: "far", package: "p-far", report: "far_report", needs: &[] },
     ];
 
     #[test]
@@ -152,10 +136,7 @@ mod tests {
     fn the_path_grows_only_by_what_it_lacks() {
         let folders = |paths: &[&str]| paths.iter().map(Into::into).collect::<BTreeSet<_>>();
 
-        assert_eq!(
-            extended_path(folders(&["/bin"]), "/usr/bin:/bin".into()),
-            None
-        );
+        assert_eq!(extended_path(folders(&["/bin"]), "/usr/bin:/bin".into()), None);
         assert_eq!(
             extended_path(folders(&["/bin", "/opt/x"]), "/usr/bin:/bin".into()),
             Some("/usr/bin:/bin:/opt/x".into())

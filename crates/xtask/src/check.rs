@@ -33,46 +33,14 @@ enum Status {
 
 /// In the order of what fails fastest.
 pub(crate) const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        about: "the format of every file",
-        run: format,
-    },
-    Step {
-        name: "words",
-        about: "no machine's paths, no foreign registry",
-        run: words::check,
-    },
-    Step {
-        name: "fence",
-        about: "the core pulls no runtime and no driver",
-        run: fence::check,
-    },
-    Step {
-        name: "clippy",
-        about: "lints, all targets and features",
-        run: clippy,
-    },
-    Step {
-        name: "features",
-        about: "lints without features, and with each",
-        run: features,
-    },
-    Step {
-        name: "doc",
-        about: "the documentation, without warnings",
-        run: documentation,
-    },
-    Step {
-        name: "package",
-        about: "packages: build, licence texts",
-        run: package::check,
-    },
-    Step {
-        name: "deny",
-        about: "licences and sources, by cargo-deny",
-        run: deny,
-    },
+    Step { name: "fmt", about: "the format of every file", run: format },
+    Step { name: "words", about: "no machine's paths, no foreign registry", run: words::check },
+    Step { name: "fence", about: "the core pulls no runtime and no driver", run: fence::check },
+    Step { name: "clippy", about: "lints, all targets and features", run: clippy },
+    Step { name: "features", about: "lints without features, and with each", run: features },
+    Step { name: "doc", about: "the documentation, without warnings", run: documentation },
+    Step { name: "package", about: "packages: build, licence texts", run: package::check },
+    Step { name: "deny", about: "licences and sources, by cargo-deny", run: deny },
 ];
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
@@ -95,19 +63,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
 
     let passed = steps.len() - failures.len() - not_run;
-    print!(
-        "check: {passed} passed, {} failed, {not_run} not run",
-        failures.len()
-    );
-    println!(
-        "{}{}",
-        if failures.is_empty() {
-            ""
-        } else {
-            "; failed: "
-        },
-        failures.join(", ")
-    );
+    print!("check: {passed} passed, {} failed, {not_run} not run", failures.len());
+    println!("{}{}", if failures.is_empty() { "" } else { "; failed: " }, failures.join(", "));
     Ok(Verdict::good_if(failures.is_empty()))
 }
 
@@ -129,9 +86,7 @@ fn choose(names: &[String]) -> Result<Vec<&'static Step>> {
 }
 
 fn format(_: &Workspace) -> Result<Status> {
-    Run::cargo(["fmt", "--all", "--", "--check"])
-        .advice("run `cargo fmt --all`")
-        .must_succeed()?;
+    Run::cargo(["fmt", "--all", "--", "--check"]).advice("run `cargo fmt --all`").must_succeed()?;
     Ok(Status::Passed)
 }
 
@@ -144,25 +99,12 @@ fn clippy(_: &Workspace) -> Result<Status> {
 
 /// Only libraries: their tests may use any feature, and have been linted with all of them.
 fn features(workspace: &Workspace) -> Result<Status> {
-    for package in workspace
-        .published()
-        .filter(|package| package.has_features())
-    {
-        let alone = || {
-            Run::cargo([
-                "clippy",
-                "--package",
-                &package.name,
-                "--lib",
-                "--no-default-features",
-            ])
-        };
+    for package in workspace.published().filter(|package| package.has_features()) {
+        let alone =
+            || Run::cargo(["clippy", "--package", &package.name, "--lib", "--no-default-features"]);
         alone().args(DENY_WARNINGS).must_succeed()?;
         for feature in package.features() {
-            alone()
-                .args(["--features", feature])
-                .args(DENY_WARNINGS)
-                .must_succeed()?;
+            alone().args(["--features", feature]).args(DENY_WARNINGS).must_succeed()?;
         }
     }
     Ok(Status::Passed)
@@ -183,16 +125,9 @@ fn deny(_: &Workspace) -> Result<Status> {
         return Ok(Status::NotRun("cargo-deny is not installed"));
     }
     // Advisories come from a database that changes without us, and would break old commits.
-    Run::cargo([
-        "deny",
-        "--all-features",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ])
-    .advice("change the dependency, or `.deny.toml` with the reason beside it")
-    .must_succeed()?;
+    Run::cargo(["deny", "--all-features", "check", "licenses", "bans", "sources"])
+        .advice("change the dependency, or `.deny.toml` with the reason beside it")
+        .must_succeed()?;
     Ok(Status::Passed)
 }
 
@@ -209,10 +144,7 @@ mod tests {
     fn named_steps_run_in_the_order_given() {
         let steps = choose(&["doc".to_owned(), "fmt".to_owned()]).unwrap();
 
-        assert_eq!(
-            steps.iter().map(|step| step.name).collect::<Vec<_>>(),
-            ["doc", "fmt"]
-        );
+        assert_eq!(steps.iter().map(|step| step.name).collect::<Vec<_>>(), ["doc", "fmt"]);
     }
 
     #[test]

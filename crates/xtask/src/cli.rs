@@ -148,15 +148,9 @@ impl Args {
     }
 
     fn value(&mut self, name: &str) -> Result<String> {
-        self.next()
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| {
-                usage(
-                    format!("`{name}`"),
-                    "its value is missing",
-                    format!("write `{name} VALUE`"),
-                )
-            })
+        self.next().filter(|value| !value.is_empty()).ok_or_else(|| {
+            usage(format!("`{name}`"), "its value is missing", format!("write `{name} VALUE`"))
+        })
     }
 
     fn number<N: FromStr>(&mut self, name: &str) -> Result<N> {
@@ -268,11 +262,7 @@ Options:
 }
 
 fn backend_names() -> String {
-    BACKENDS
-        .iter()
-        .map(|backend| backend.name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -284,26 +274,15 @@ mod tests {
     }
 
     fn refused(line: &str) -> String {
-        parse(line.split_whitespace().map(Into::into))
-            .unwrap_err()
-            .to_string()
+        parse(line.split_whitespace().map(Into::into)).unwrap_err().to_string()
     }
 
     #[test]
     fn every_task_has_help() {
         for task in ["test", "check", "conformance", "night"] {
-            for line in [
-                format!("{task} --help"),
-                format!("{task} -h"),
-                format!("help {task}"),
-            ] {
-                let Invocation::Help(text) = parsed(&line) else {
-                    panic!("{line} is not help")
-                };
-                assert!(
-                    text.contains(&format!("Usage: cargo xtask {task}")),
-                    "{text}"
-                );
+            for line in [format!("{task} --help"), format!("{task} -h"), format!("help {task}")] {
+                let Invocation::Help(text) = parsed(&line) else { panic!("{line} is not help") };
+                assert!(text.contains(&format!("Usage: cargo xtask {task}")), "{text}");
             }
         }
         for line in ["", "help", "--help"] {
@@ -313,13 +292,8 @@ mod tests {
 
     #[test]
     fn values_may_follow_a_space_or_an_equals_sign() {
-        for line in [
-            "test --skip memory --skip other",
-            "test --skip=memory --skip=other",
-        ] {
-            let Invocation::Test(options) = parsed(line) else {
-                panic!("{line}")
-            };
+        for line in ["test --skip memory --skip other", "test --skip=memory --skip=other"] {
+            let Invocation::Test(options) = parsed(line) else { panic!("{line}") };
             assert_eq!(options.skip, ["memory", "other"]);
         }
     }
@@ -329,10 +303,7 @@ mod tests {
         let Invocation::Night(options) = parsed("night --minutes 5 --seed=7 --cases 9") else {
             panic!()
         };
-        assert_eq!(
-            (options.minutes, options.seed, options.cases),
-            (Some(5), Some(7), 9)
-        );
+        assert_eq!((options.minutes, options.seed, options.cases), (Some(5), Some(7), 9));
         assert_eq!(options.seeds, crate::night::DEFAULT_SEEDS);
     }
 

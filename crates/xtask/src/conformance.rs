@@ -33,10 +33,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     });
     let merged = Merged::new(results.collect());
 
-    let path = options
-        .json
-        .clone()
-        .unwrap_or_else(|| workspace.target().join("conformance.json"));
+    let path = options.json.clone().unwrap_or_else(|| workspace.target().join("conformance.json"));
     write(&merged, &path)?;
     print!("\n{}", table::render(&merged));
     println!("written to {}", path.display());

@@ -16,9 +16,7 @@ impl Counts {
     /// prints on stderr.
     pub(crate) fn from_nextest(stderr: &str) -> Option<Self> {
         let plain = without_colours(stderr);
-        let line = plain
-            .lines()
-            .rfind(|line| line.trim_start().starts_with("Summary ["))?;
+        let line = plain.lines().rfind(|line| line.trim_start().starts_with("Summary ["))?;
         let (_, rest) = line.split_once(']')?;
         let (run, outcomes) = rest.split_once(" run: ")?;
 
@@ -80,11 +78,7 @@ impl AddAssign for Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )?;
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)?;
         if self.unreached > 0 {
             write!(f, ", {} not reached", self.unreached)?;
         }
@@ -133,13 +127,7 @@ mod tests {
             "  PASS x\n     Summary [   0.009s] 3 tests run: 3 passed, 0 skipped\n",
         );
 
-        assert_eq!(
-            counts,
-            Some(Counts {
-                passed: 3,
-                ..Counts::default()
-            })
-        );
+        assert_eq!(counts, Some(Counts { passed: 3, ..Counts::default() }));
     }
 
     #[test]
@@ -149,12 +137,7 @@ mod tests {
 
         assert_eq!(
             Counts::from_nextest(line),
-            Some(Counts {
-                passed: 4,
-                failed: 5,
-                skipped: 5,
-                unreached: 3
-            })
+            Some(Counts { passed: 4, failed: 5, skipped: 5, unreached: 3 })
         );
     }
 
@@ -165,11 +148,7 @@ mod tests {
 
         assert_eq!(
             Counts::from_nextest(line),
-            Some(Counts {
-                passed: 1,
-                skipped: 2,
-                ..Counts::default()
-            })
+            Some(Counts { passed: 1, skipped: 2, ..Counts::default() })
         );
     }
 
@@ -189,33 +168,17 @@ test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 2 filtered out; 
 
         assert_eq!(
             Counts::from_cargo_test(stdout),
-            Some(Counts {
-                passed: 3,
-                failed: 3,
-                skipped: 3,
-                unreached: 0
-            })
+            Some(Counts { passed: 3, failed: 3, skipped: 3, unreached: 0 })
         );
         assert_eq!(Counts::from_cargo_test("nothing was run"), None);
     }
 
     #[test]
     fn are_shown_on_one_line() {
-        let mut counts = Counts {
-            passed: 2,
-            failed: 1,
-            skipped: 0,
-            unreached: 0,
-        };
+        let mut counts = Counts { passed: 2, failed: 1, skipped: 0, unreached: 0 };
         assert_eq!(counts.to_string(), "2 passed, 1 failed, 0 skipped");
 
-        counts += Counts {
-            unreached: 4,
-            ..Counts::default()
-        };
-        assert_eq!(
-            counts.to_string(),
-            "2 passed, 1 failed, 0 skipped, 4 not reached"
-        );
+        counts += Counts { unreached: 4, ..Counts::default() };
+        assert_eq!(counts.to_string(), "2 passed, 1 failed, 0 skipped, 4 not reached");
     }
 }

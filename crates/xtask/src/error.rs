@@ -18,21 +18,13 @@ impl Error {
         cause: impl fmt::Display,
         advice: impl Into<String>,
     ) -> Self {
-        Self {
-            attempt: attempt.into(),
-            cause: cause.to_string(),
-            advice: advice.into(),
-        }
+        Self { attempt: attempt.into(), cause: cause.to_string(), advice: advice.into() }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "could not {}: {}\n  help: {}",
-            self.attempt, self.cause, self.advice
-        )
+        write!(f, "could not {}: {}\n  help: {}", self.attempt, self.cause, self.advice)
     }
 }
 
@@ -46,9 +38,6 @@ mod tests {
     fn says_what_why_and_what_to_do() {
         let error = Error::new("start `cargo`", "not found", "install Rust");
 
-        assert_eq!(
-            error.to_string(),
-            "could not start `cargo`: not found\n  help: install Rust"
-        );
+        assert_eq!(error.to_string(), "could not start `cargo`: not found\n  help: install Rust");
     }
 }

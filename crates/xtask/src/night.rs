@@ -43,9 +43,7 @@ impl Default for Options {
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let start = Instant::now();
-    let time = options
-        .minutes
-        .map_or(Duration::ZERO, |m| Duration::from_secs(u64::from(m) * 60));
+    let time = options.minutes.map_or(Duration::ZERO, |m| Duration::from_secs(u64::from(m) * 60));
     let backends = Backends::prepare(workspace, &options.skip)?;
     let runner = Runner::detect();
     let everything = test::everything(&backends);
@@ -81,11 +79,7 @@ fn environment(options: &Options, seed: u64) -> [(&'static str, String); 4] {
 }
 
 fn failure(options: &Options, round: u32, seed: u64) -> String {
-    let skip: String = options
-        .skip
-        .iter()
-        .map(|name| format!(" --skip {name}"))
-        .collect();
+    let skip: String = options.skip.iter().map(|name| format!(" --skip {name}")).collect();
     format!(
         "night: round {round} failed with seed {seed}; repeat it with\n  \
          cargo xtask night --seed {seed} --seeds {} --cases {}{skip}",
@@ -100,9 +94,7 @@ fn next_seed(seed: u64, seeds: u32) -> u64 {
 
 /// Differs from night to night, and leaves room above for the seeds of many rounds.
 fn seed_of_now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() << 20 | u64::from(now.subsec_micros())
 }
 
@@ -119,10 +111,7 @@ mod tests {
 
     #[test]
     fn a_failure_says_how_to_repeat_it() {
-        let options = Options {
-            skip: vec!["memory".to_owned()],
-            ..Options::default()
-        };
+        let options = Options { skip: vec!["memory".to_owned()], ..Options::default() };
 
         let text = failure(&options, 3, 77);
 

@@ -26,10 +26,7 @@ impl Run {
     /// The cargo that runs this task, so that both use one toolchain.
     pub(crate) fn cargo<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
         let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        Self {
-            program,
-            ..Self::program("cargo", args)
-        }
+        Self { program, ..Self::program("cargo", args) }
     }
 
     pub(crate) fn program<A: Into<String>>(
@@ -71,15 +68,8 @@ impl Run {
     /// Runs it with its output going where ours goes; a failure is an error.
     pub(crate) fn must_succeed(&self) -> Result<()> {
         self.announce();
-        let status = self
-            .command()
-            .status()
-            .map_err(|cause| self.not_started(&cause))?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(self.failed(status))
-        }
+        let status = self.command().status().map_err(|cause| self.not_started(&cause))?;
+        if status.success() { Ok(()) } else { Err(self.failed(status)) }
     }
 
     /// Runs it in silence and says whether it succeeded; a missing program did not.
@@ -95,18 +85,11 @@ impl Run {
 
     /// What it printed on stdout; a failure is an error that carries its stderr.
     pub(crate) fn output_of_success(&self) -> Result<String> {
-        let output = self
-            .command()
-            .output()
-            .map_err(|cause| self.not_started(&cause))?;
+        let output = self.command().output().map_err(|cause| self.not_started(&cause))?;
         if !output.status.success() {
             return Err(Error::new(
                 format!("run `{self}`"),
-                format!(
-                    "{}\n{}",
-                    output.status,
-                    String::from_utf8_lossy(&output.stderr).trim()
-                ),
+                format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
                 self.advice.clone(),
             ));
         }
@@ -145,11 +128,7 @@ impl Run {
             (stdout, errors.join().unwrap_or_default())
         });
         let status = child.wait().map_err(|cause| self.not_started(&cause))?;
-        Ok(Captured {
-            status,
-            stdout,
-            stderr,
-        })
+        Ok(Captured { status, stdout, stderr })
     }
 
     fn command(&self) -> Command {
@@ -238,10 +217,7 @@ mod tests {
     fn is_shown_as_it_would_be_typed() {
         let run = Run::cargo(["doc", "--no-deps", "two words"]).env("RUSTDOCFLAGS", "-D warnings");
 
-        assert_eq!(
-            run.to_string(),
-            "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps 'two words'"
-        );
+        assert_eq!(run.to_string(), "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps 'two words'");
     }
 
     #[test]
@@ -250,10 +226,7 @@ mod tests {
 
         assert!(!run.succeeds());
         let error = run.output_of_success().unwrap_err().to_string();
-        assert!(
-            error.contains("`no-such-program-7f3a --version`"),
-            "{error}"
-        );
+        assert!(error.contains("`no-such-program-7f3a --version`"), "{error}");
         assert!(error.contains("on PATH"), "{error}");
     }
 

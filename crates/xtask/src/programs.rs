@@ -18,10 +18,7 @@ pub(crate) struct Program {
 }
 
 /// Lists the tracked files.
-pub(crate) const GIT: Program = Program {
-    name: "git",
-    apt_package: "git",
-};
+pub(crate) const GIT: Program = Program { name: "git", apt_package: "git" };
 
 /// Finds the program, installing it if need be.
 pub(crate) fn require(program: &Program) -> Result<PathBuf> {
@@ -35,10 +32,7 @@ pub(crate) fn require(program: &Program) -> Result<PathBuf> {
 }
 
 fn install(program: &Program, as_root: AsRoot) -> Result<PathBuf> {
-    println!(
-        "{} is missing: installing the package {}",
-        program.name, program.apt_package
-    );
+    println!("{} is missing: installing the package {}", program.name, program.apt_package);
     let advice = format!("install the package {} by hand", program.apt_package);
     for args in apt_get(program.apt_package) {
         let run = match as_root {
@@ -48,10 +42,7 @@ fn install(program: &Program, as_root: AsRoot) -> Result<PathBuf> {
         run.advice(advice.clone()).must_succeed()?;
     }
     find(program.name).ok_or_else(|| {
-        missing(
-            program,
-            "the package was installed, but the program is in no folder looked at",
-        )
+        missing(program, "the package was installed, but the program is in no folder looked at")
     })
 }
 
@@ -66,13 +57,7 @@ fn apt_get(package: &str) -> [Vec<String>; 2] {
     };
     [
         command(&["update", "--quiet"]),
-        command(&[
-            "install",
-            "--quiet",
-            "--yes",
-            "--no-install-recommends",
-            package,
-        ]),
+        command(&["install", "--quiet", "--yes", "--no-install-recommends", package]),
     ]
 }
 
@@ -108,13 +93,9 @@ fn plan(machine: &Machine) -> Plan {
         return Plan::Refuse("it is not on PATH, and neither is apt-get, which could install it");
     }
     if machine.is_root {
-        Plan::Install {
-            as_root: AsRoot::Already,
-        }
+        Plan::Install { as_root: AsRoot::Already }
     } else if machine.has_sudo {
-        Plan::Install {
-            as_root: AsRoot::BySudo,
-        }
+        Plan::Install { as_root: AsRoot::BySudo }
     } else {
         Plan::Refuse("it is not on PATH, and installing it needs root, or sudo without a password")
     }
@@ -145,10 +126,7 @@ impl Machine {
 fn is_debian(release: &str) -> bool {
     release
         .lines()
-        .filter_map(|line| {
-            line.strip_prefix("ID=")
-                .or_else(|| line.strip_prefix("ID_LIKE="))
-        })
+        .filter_map(|line| line.strip_prefix("ID=").or_else(|| line.strip_prefix("ID_LIKE=")))
         .flat_map(|value| value.trim_matches(['"', '\'']).split_whitespace())
         .any(|id| matches!(id, "debian" | "ubuntu"))
 }
@@ -159,34 +137,22 @@ fn find(name: &str) -> Option<PathBuf> {
 
 fn find_in(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     let name = format!("{name}{}", env::consts::EXE_SUFFIX);
-    folders
-        .iter()
-        .map(|folder| folder.join(&name))
-        .find(|path| is_executable(path))
+    folders.iter().map(|folder| folder.join(&name)).find(|path| is_executable(path))
 }
 
 /// PATH, then where Debian puts the servers of PostgreSQL, which it keeps off PATH.
 fn folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = versions.map(|entry| entry.path()).collect();
     newest_first(&mut versions);
-    env::split_paths(&path)
-        .chain(versions.iter().map(|version| version.join("bin")))
-        .collect()
+    env::split_paths(&path).chain(versions.iter().map(|version| version.join("bin"))).collect()
 }
 
 /// Orders folders named after versions; `9.6` comes after `17`, and what is no version comes last.
 fn newest_first(folders: &mut [PathBuf]) {
     folders.sort_by_cached_key(|folder| {
-        let name = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let version: Option<Vec<u32>> = name.split('.').map(|part| part.parse().ok()).collect();
         std::cmp::Reverse(version)
     });
@@ -211,54 +177,27 @@ mod tests {
         AsRoot, GIT, Machine, Plan, apt_get, find_in, is_debian, missing, newest_first, plan,
     };
 
-    const READY: Machine = Machine {
-        is_debian: true,
-        has_apt_get: true,
-        is_root: true,
-        has_sudo: true,
-    };
+    const READY: Machine =
+        Machine { is_debian: true, has_apt_get: true, is_root: true, has_sudo: true };
 
     #[test]
     fn root_installs_without_sudo() {
-        assert_eq!(
-            plan(&READY),
-            Plan::Install {
-                as_root: AsRoot::Already
-            }
-        );
+        assert_eq!(plan(&READY), Plan::Install { as_root: AsRoot::Already });
     }
 
     #[test]
     fn others_install_through_sudo() {
-        let machine = Machine {
-            is_root: false,
-            ..READY
-        };
+        let machine = Machine { is_root: false, ..READY };
 
-        assert_eq!(
-            plan(&machine),
-            Plan::Install {
-                as_root: AsRoot::BySudo
-            }
-        );
+        assert_eq!(plan(&machine), Plan::Install { as_root: AsRoot::BySudo });
     }
 
     #[test]
     fn nothing_is_installed_without_the_means() {
         for machine in [
-            Machine {
-                is_debian: false,
-                ..READY
-            },
-            Machine {
-                has_apt_get: false,
-                ..READY
-            },
-            Machine {
-                is_root: false,
-                has_sudo: false,
-                ..READY
-            },
+            Machine { is_debian: false, ..READY },
+            Machine { has_apt_get: false, ..READY },
+            Machine { is_root: false, has_sudo: false, ..READY },
         ] {
             assert!(matches!(plan(&machine), Plan::Refuse(_)), "{machine:?}");
         }
@@ -276,15 +215,7 @@ mod tests {
     fn apt_get_asks_nothing() {
         let [update, install] = apt_get("redis-server");
 
-        assert_eq!(
-            update,
-            [
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "update",
-                "--quiet"
-            ]
-        );
+        assert_eq!(update, ["DEBIAN_FRONTEND=noninteractive", "apt-get", "update", "--quiet"]);
         assert!(install.contains(&"--yes".to_owned()));
         assert_eq!(install.last().map(String::as_str), Some("redis-server"));
     }
@@ -300,17 +231,12 @@ mod tests {
 
     #[test]
     fn the_newest_version_is_looked_at_first() {
-        let mut folders: Vec<PathBuf> = ["p/9.6", "p/common", "p/15", "p/17"]
-            .iter()
-            .map(PathBuf::from)
-            .collect();
+        let mut folders: Vec<PathBuf> =
+            ["p/9.6", "p/common", "p/15", "p/17"].iter().map(PathBuf::from).collect();
 
         newest_first(&mut folders);
 
-        assert_eq!(
-            folders,
-            ["p/17", "p/15", "p/9.6", "p/common"].map(PathBuf::from)
-        );
+        assert_eq!(folders, ["p/17", "p/15", "p/9.6", "p/common"].map(PathBuf::from));
     }
 
     #[test]
@@ -319,10 +245,7 @@ mod tests {
         let folder = own.parent().unwrap().to_owned();
         let name = own.file_stem().unwrap().to_str().unwrap();
 
-        assert_eq!(
-            find_in(&["/nowhere".into(), folder.clone()], name),
-            Some(own.clone())
-        );
+        assert_eq!(find_in(&["/nowhere".into(), folder.clone()], name), Some(own.clone()));
         assert_eq!(find_in(&[folder], "no-such-program"), None);
     }
 }

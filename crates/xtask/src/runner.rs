@@ -66,14 +66,9 @@ impl Runner {
         let mut args = match self {
             Self::Nextest => strings(&["nextest", "run", "--no-fail-fast"]),
             // Documentation tests run apart from these, as nextest has none.
-            Self::CargoTest => strings(&[
-                "test",
-                "--no-fail-fast",
-                "--lib",
-                "--bins",
-                "--tests",
-                "--examples",
-            ]),
+            Self::CargoTest => {
+                strings(&["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"])
+            }
         };
         if profile == Profile::Release {
             args.push("--release".to_owned());
@@ -101,11 +96,7 @@ impl Scope {
         match self {
             Self::Workspace { without } => {
                 let mut args = strings(&["--workspace", "--all-features"]);
-                args.extend(
-                    without
-                        .iter()
-                        .flat_map(|name| ["--exclude".to_owned(), name.clone()]),
-                );
+                args.extend(without.iter().flat_map(|name| ["--exclude".to_owned(), name.clone()]));
                 args
             }
             Self::Package(name) => strings(&["--package", name]),
@@ -127,9 +118,7 @@ mod tests {
 
     #[test]
     fn the_workspace_runs_with_all_features() {
-        let scope = Scope::Workspace {
-            without: vec!["oncekey-far".to_owned()],
-        };
+        let scope = Scope::Workspace { without: vec!["oncekey-far".to_owned()] };
 
         assert_eq!(
             line(Runner::Nextest, &scope, Profile::Dev),

@@ -25,10 +25,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     for package in with_features(workspace, &backends) {
         let scope = Scope::Package(package.to_owned());
         let outcome = runner.run(&backends, &scope, Profile::Dev, &[])?;
-        tally.add(
-            format!("tests of {package} with its default features"),
-            outcome,
-        );
+        tally.add(format!("tests of {package} with its default features"), outcome);
     }
     tally.add("documentation tests", all.run_doctests(&backends)?);
 
@@ -38,13 +35,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
 
 /// The whole workspace but the crates of skipped backends.
 pub(crate) fn everything(backends: &Backends) -> Scope {
-    let without = backends
-        .skipped
-        .iter()
-        .map(|backend| backend.package.to_owned());
-    Scope::Workspace {
-        without: without.collect(),
-    }
+    let without = backends.skipped.iter().map(|backend| backend.package.to_owned());
+    Scope::Workspace { without: without.collect() }
 }
 
 /// The published packages that behave differently with and without features.
@@ -56,12 +48,7 @@ fn with_features<'a>(
         .published()
         .filter(|package| package.has_features())
         .map(|package| package.name.as_str())
-        .filter(|name| {
-            !backends
-                .skipped
-                .iter()
-                .any(|backend| backend.package == *name)
-        })
+        .filter(|name| !backends.skipped.iter().any(|backend| backend.package == *name))
 }
 
 /// The counts of several runs, and which of the runs failed.
@@ -103,31 +90,18 @@ mod tests {
 
     #[test]
     fn counts_add_up() {
-        let counts = Some(Counts {
-            passed: 2,
-            skipped: 1,
-            ..Counts::default()
-        });
+        let counts = Some(Counts { passed: 2, skipped: 1, ..Counts::default() });
         let mut tally = Tally::default();
         tally.add("tests", Outcome { good: true, counts });
         tally.add("documentation tests", Outcome { good: true, counts });
 
-        assert_eq!(
-            tally.closing_line("test"),
-            "test: 4 passed, 0 failed, 2 skipped"
-        );
+        assert_eq!(tally.closing_line("test"), "test: 4 passed, 0 failed, 2 skipped");
     }
 
     #[test]
     fn a_run_that_could_not_be_counted_is_not_passed_over() {
         let mut tally = Tally::default();
-        tally.add(
-            "tests",
-            Outcome {
-                good: false,
-                counts: None,
-            },
-        );
+        tally.add("tests", Outcome { good: false, counts: None });
 
         assert_eq!(
             tally.closing_line("test"),

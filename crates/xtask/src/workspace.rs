@@ -48,28 +48,21 @@ impl Workspace {
     }
 
     pub(crate) fn package(&self, name: &str) -> Result<&Package> {
-        self.packages
-            .iter()
-            .find(|package| package.name == name)
-            .ok_or_else(|| {
-                Error::new(
-                    format!("find the package `{name}`"),
-                    "the workspace has no package of that name",
-                    "correct the name in the sources of xtask, or add the package",
-                )
-            })
+        self.packages.iter().find(|package| package.name == name).ok_or_else(|| {
+            Error::new(
+                format!("find the package `{name}`"),
+                "the workspace has no package of that name",
+                "correct the name in the sources of xtask, or add the package",
+            )
+        })
     }
 
     pub(crate) fn published(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| package.is_published())
+        self.packages.iter().filter(|package| package.is_published())
     }
 
     pub(crate) fn unpublished(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| !package.is_published())
+        self.packages.iter().filter(|package| !package.is_published())
     }
 }
 
@@ -84,10 +77,7 @@ pub(crate) struct Package {
 impl Package {
     /// The features besides `default`.
     pub(crate) fn features(&self) -> impl Iterator<Item = &str> {
-        self.features
-            .keys()
-            .map(String::as_str)
-            .filter(|feature| *feature != "default")
+        self.features.keys().map(String::as_str).filter(|feature| *feature != "default")
     }
 
     pub(crate) fn has_features(&self) -> bool {
@@ -96,9 +86,7 @@ impl Package {
 
     /// `publish = false` reads as an empty list of registries.
     fn is_published(&self) -> bool {
-        self.publish
-            .as_ref()
-            .is_none_or(|registries| !registries.is_empty())
+        self.publish.as_ref().is_none_or(|registries| !registries.is_empty())
     }
 }
 
@@ -119,40 +107,21 @@ mod tests {
     fn packages_are_published_unless_they_say_no() {
         let workspace = Workspace::parse(JSON).unwrap();
 
-        assert_eq!(
-            workspace.published().map(|p| &*p.name).collect::<Vec<_>>(),
-            ["core"]
-        );
-        assert_eq!(
-            workspace
-                .unpublished()
-                .map(|p| &*p.name)
-                .collect::<Vec<_>>(),
-            ["tasks"]
-        );
+        assert_eq!(workspace.published().map(|p| &*p.name).collect::<Vec<_>>(), ["core"]);
+        assert_eq!(workspace.unpublished().map(|p| &*p.name).collect::<Vec<_>>(), ["tasks"]);
     }
 
     #[test]
     fn default_is_not_counted_as_a_feature() {
         let workspace = Workspace::parse(JSON).unwrap();
 
-        assert_eq!(
-            workspace
-                .package("core")
-                .unwrap()
-                .features()
-                .collect::<Vec<_>>(),
-            ["tokio"]
-        );
+        assert_eq!(workspace.package("core").unwrap().features().collect::<Vec<_>>(), ["tokio"]);
         assert!(!workspace.package("tasks").unwrap().has_features());
     }
 
     #[test]
     fn an_unknown_package_is_named() {
-        let error = Workspace::parse(JSON)
-            .unwrap()
-            .package("redis")
-            .unwrap_err();
+        let error = Workspace::parse(JSON).unwrap().package("redis").unwrap_err();
 
         assert!(error.to_string().contains("`redis`"));
     }

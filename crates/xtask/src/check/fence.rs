@@ -70,16 +70,8 @@ const FORBIDDEN: &[&str] = &[
 
 pub(super) fn check(_: &Workspace) -> Result<Status> {
     // Every platform, not only this one; default features, as most users have them.
-    let run = Run::cargo([
-        "tree",
-        "--package",
-        CORE,
-        "--edges",
-        "normal",
-        "--target",
-        "all",
-    ])
-    .args(["--prefix", "depth", "--format", " {p}"]);
+    let run = Run::cargo(["tree", "--package", CORE, "--edges", "normal", "--target", "all"])
+        .args(["--prefix", "depth", "--format", " {p}"]);
     println!("$ {run}");
     let problems = problems(&run.output_of_success()?);
     if problems.is_empty() {
@@ -113,16 +105,13 @@ fn problems(tree: &str) -> Vec<String> {
         }
     }
     for name in DIRECT.iter().filter(|name| !direct.contains(name)) {
-        problems.insert(format!(
-            "{name} is on the list of direct dependencies, but is not one"
-        ));
+        problems.insert(format!("{name} is on the list of direct dependencies, but is not one"));
     }
     problems.into_iter().collect()
 }
 
 fn is_of(family: &str, name: &str) -> bool {
-    name.strip_prefix(family)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
+    name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
 }
 
 #[cfg(test)]
@@ -130,19 +119,13 @@ mod tests {
     use super::{DIRECT, problems};
 
     fn tree(more: &str) -> String {
-        let direct: String = DIRECT
-            .iter()
-            .map(|name| format!("1 {name} v1.0.0\n"))
-            .collect();
+        let direct: String = DIRECT.iter().map(|name| format!("1 {name} v1.0.0\n")).collect();
         format!("0 oncekey v0.1.0 (/w/crates/oncekey)\n{direct}{more}")
     }
 
     #[test]
     fn the_exact_list_passes() {
-        assert_eq!(
-            problems(&tree("2 libc v0.2.0\n1 bytes v1.0.0 (*)\n")),
-            [""; 0]
-        );
+        assert_eq!(problems(&tree("2 libc v0.2.0\n1 bytes v1.0.0 (*)\n")), [""; 0]);
     }
 
     #[test]
@@ -166,10 +149,7 @@ mod tests {
     fn a_list_that_says_too_much_is_named() {
         let problems = problems(&tree("").replace("1 hmac v1.0.0\n", ""));
 
-        assert_eq!(
-            problems,
-            ["hmac is on the list of direct dependencies, but is not one"]
-        );
+        assert_eq!(problems, ["hmac is on the list of direct dependencies, but is not one"]);
     }
 
     #[test]

@@ -29,11 +29,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Status> {
 
 fn pack(workspace: &Workspace) -> Result<()> {
     let mut run = Run::cargo(["package", "--workspace", "--no-verify"])
-        .args(
-            workspace
-                .unpublished()
-                .flat_map(|package| ["--exclude", package.name.as_str()]),
-        )
+        .args(workspace.unpublished().flat_map(|package| ["--exclude", package.name.as_str()]))
         .advice("if files are not committed: commit them, or set CI=0");
     if !is_ci(std::env::var("CI").ok().as_deref()) {
         run = run.args(["--allow-dirty"]);
@@ -54,11 +50,7 @@ fn unpack(workspace: &Workspace, packages: &[&Package], folder: &Path) -> Result
         // `-m`: the archives give every file the same old date, by which cargo would take a
         // changed file for one that it has built already.
         Run::program("tar", ["-xzmf"])
-            .args([
-                archive.to_string_lossy(),
-                "-C".into(),
-                folder.to_string_lossy(),
-            ])
+            .args([archive.to_string_lossy(), "-C".into(), folder.to_string_lossy()])
             .must_succeed()?;
     }
     Ok(())

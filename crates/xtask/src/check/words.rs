@@ -22,14 +22,11 @@ pub(super) fn check(workspace: &Workspace) -> Result<Status> {
     }
     let git = programs::require(&programs::GIT)?;
     // New files count: they are about to be added.
-    let list = Run::program(
-        git.to_string_lossy(),
-        ["ls-files", "-z", "--cached", "--others"],
-    )
-    .args(["--exclude-standard"])
-    .directory(workspace.root())
-    .advice("check that git trusts this folder (`git status` says so)")
-    .output_of_success()?;
+    let list = Run::program(git.to_string_lossy(), ["ls-files", "-z", "--cached", "--others"])
+        .args(["--exclude-standard"])
+        .directory(workspace.root())
+        .advice("check that git trusts this folder (`git status` says so)")
+        .output_of_success()?;
 
     let mut problems = Vec::new();
     let mut files = 0;
@@ -55,28 +52,20 @@ fn text_of(path: &Path) -> Option<String> {
     if !path.is_file() {
         return None;
     }
-    String::from_utf8(fs::read(path).ok()?)
-        .ok()
-        .filter(|text| !text.contains('\0'))
+    String::from_utf8(fs::read(path).ok()?).ok().filter(|text| !text.contains('\0'))
 }
 
 fn problems_in(name: &str, text: &str) -> Vec<String> {
-    let is_lock = Path::new(name)
-        .file_name()
-        .is_some_and(|name| name == "Cargo.lock");
+    let is_lock = Path::new(name).file_name().is_some_and(|name| name == "Cargo.lock");
     let mut problems = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
         for word in FORBIDDEN.iter().filter(|word| line.contains(**word)) {
             problems.push(format!("{name}:{number} contains `{word}`"));
         }
-        let source = line
-            .strip_prefix("source = ")
-            .map(|source| source.trim_matches('"'));
+        let source = line.strip_prefix("source = ").map(|source| source.trim_matches('"'));
         if is_lock && source.is_some_and(|source| source != CRATES_IO) {
-            problems.push(format!(
-                "{name}:{number} names a source other than crates.io"
-            ));
+            problems.push(format!("{name}:{number} names a source other than crates.io"));
         }
     }
     problems
@@ -91,10 +80,7 @@ mod tests {
         for word in FORBIDDEN {
             let text = format!("one\nsee {word}someone/notes\n");
 
-            assert_eq!(
-                problems_in("a.md", &text),
-                [format!("a.md:2 contains `{word}`")]
-            );
+            assert_eq!(problems_in("a.md", &text), [format!("a.md:2 contains `{word}`")]);
         }
     }
 

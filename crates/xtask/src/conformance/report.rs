@@ -38,10 +38,7 @@ impl Report {
         let report: Self = serde_json::from_str(stdout.trim())
             .map_err(|cause| format!("what it printed is not a report: {cause}"))?;
         if report.backend != backend {
-            return Err(format!(
-                "it is the report of `{}`, not `{backend}`",
-                report.backend
-            ));
+            return Err(format!("it is the report of `{}`, not `{backend}`", report.backend));
         }
         if report.rules.is_empty() {
             return Err("it has no rules, so nothing was run".to_owned());
@@ -50,10 +47,7 @@ impl Report {
         if let Some(rule) = report.rules.iter().find(|rule| !names.insert(&rule.name)) {
             return Err(format!("it has the rule `{}` twice", rule.name));
         }
-        let has_failure = report
-            .rules
-            .iter()
-            .any(|rule| rule.verdict == RuleVerdict::Failed);
+        let has_failure = report.rules.iter().any(|rule| rule.verdict == RuleVerdict::Failed);
         if !succeeded && !has_failure {
             return Err("no rule failed, and yet the program did".to_owned());
         }
@@ -102,10 +96,7 @@ pub(super) struct Cell {
 impl Merged {
     /// Takes (backend, its report or why there is none); rules keep the order in which they come.
     pub(super) fn new(results: Vec<(String, Result<Report, String>)>) -> Self {
-        let mut merged = Self {
-            backends: Vec::new(),
-            rules: Vec::new(),
-        };
+        let mut merged = Self { backends: Vec::new(), rules: Vec::new() };
         for (name, result) in results {
             let error = match result {
                 Ok(report) => {
@@ -114,40 +105,22 @@ impl Merged {
                 }
                 Err(error) => Some(error),
             };
-            merged.backends.push(Column {
-                name,
-                totals: Totals::default(),
-                error,
-            });
+            merged.backends.push(Column { name, totals: Totals::default(), error });
         }
-        for column in merged
-            .backends
-            .iter_mut()
-            .filter(|column| column.error.is_none())
-        {
+        for column in merged.backends.iter_mut().filter(|column| column.error.is_none()) {
             column.totals = totals(&merged.rules, &column.name);
         }
         merged
     }
 
     fn add(&mut self, backend: &str, rules: Vec<Rule>) {
-        for Rule {
-            name,
-            verdict,
-            detail,
-        } in rules
-        {
+        for Rule { name, verdict, detail } in rules {
             let known = self.rules.iter().position(|row| row.name == name);
             let index = known.unwrap_or_else(|| {
-                self.rules.push(Row {
-                    name,
-                    results: BTreeMap::new(),
-                });
+                self.rules.push(Row { name, results: BTreeMap::new() });
                 self.rules.len() - 1
             });
-            self.rules[index]
-                .results
-                .insert(backend.to_owned(), Cell { verdict, detail });
+            self.rules[index].results.insert(backend.to_owned(), Cell { verdict, detail });
         }
     }
 
@@ -202,34 +175,17 @@ pub(super) mod tests {
     #[test]
     fn rules_keep_their_order_and_meet_by_name() {
         let merged = Merged::new(vec![
-            (
-                "near".into(),
-                Ok(report("near", &["b passed", "a failed it ran twice"])),
-            ),
-            (
-                "far".into(),
-                Ok(report("far", &["a passed", "b skipped no clock"])),
-            ),
+            ("near".into(), Ok(report("near", &["b passed", "a failed it ran twice"]))),
+            ("far".into(), Ok(report("far", &["a passed", "b skipped no clock"]))),
         ]);
 
         let names: Vec<_> = merged.rules.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(merged.rules[1].results["near"].detail, "it ran twice");
-        assert_eq!(
-            merged.backends[0].totals,
-            Totals {
-                passed: 1,
-                failed: 1,
-                ..Totals::default()
-            }
-        );
+        assert_eq!(merged.backends[0].totals, Totals { passed: 1, failed: 1, ..Totals::default() });
         assert_eq!(
             merged.backends[1].totals,
-            Totals {
-                passed: 1,
-                skipped: 1,
-                ..Totals::default()
-            }
+            Totals { passed: 1, skipped: 1, ..Totals::default() }
         );
         assert!(!merged.is_good());
     }

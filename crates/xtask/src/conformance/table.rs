@@ -20,16 +20,9 @@ fn grid(merged: &Merged) -> String {
     let names = merged.rules.iter().map(|row| row.name.as_str());
     let first = names.chain([HEAD]).map(width).max().unwrap_or_default();
 
-    let mut lines = vec![line(
-        HEAD,
-        first,
-        merged.backends.iter().map(|c| (c, c.name.as_str())),
-    )];
+    let mut lines = vec![line(HEAD, first, merged.backends.iter().map(|c| (c, c.name.as_str())))];
     for row in &merged.rules {
-        let marks = merged
-            .backends
-            .iter()
-            .map(|c| (c, mark(row.results.get(&c.name))));
+        let marks = merged.backends.iter().map(|c| (c, mark(row.results.get(&c.name))));
         lines.push(line(&row.name, first, marks));
     }
     lines.concat()
@@ -69,20 +62,12 @@ fn reasons(merged: &Merged) -> String {
         for row in &merged.rules {
             let cell = row.results.get(&column.name);
             let why = match cell {
-                Some(Cell {
-                    verdict: RuleVerdict::Passed,
-                    ..
-                }) => continue,
+                Some(Cell { verdict: RuleVerdict::Passed, .. }) => continue,
                 Some(cell) if cell.detail.is_empty() => "no reason given",
                 Some(cell) => cell.detail.as_str(),
                 None => "not reported",
             };
-            lines.push_str(&format!(
-                "{} {} on {}: {why}\n",
-                mark(cell),
-                row.name,
-                column.name
-            ));
+            lines.push_str(&format!("{} {} on {}: {why}\n", mark(cell), row.name, column.name));
         }
     }
     lines
@@ -118,20 +103,10 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_reasons_follow() {
-        let near = report(
-            "near",
-            &[
-                "claim::is_exclusive passed",
-                "purge::keeps failed it is gone",
-            ],
-        );
-        let far = report(
-            "far",
-            &[
-                "claim::is_exclusive passed",
-                "reopen::survives skipped no disk",
-            ],
-        );
+        let near =
+            report("near", &["claim::is_exclusive passed", "purge::keeps failed it is gone"]);
+        let far =
+            report("far", &["claim::is_exclusive passed", "reopen::survives skipped no disk"]);
         let merged = Merged::new(vec![
             ("near".into(), Ok(near)),
             ("far".into(), Ok(far)),
@@ -163,9 +138,6 @@ gone: could not be run
     fn without_reasons_the_totals_follow() {
         let merged = Merged::new(vec![("near".into(), Ok(report("near", &["a passed"])))]);
 
-        assert_eq!(
-            render(&merged),
-            "rule  near\na     ✓\n\nnear: 1 passed, 0 failed, 0 skipped\n"
-        );
+        assert_eq!(render(&merged), "rule  near\na     ✓\n\nnear: 1 passed, 0 failed, 0 skipped\n");
     }
 }
