@@ -56,6 +56,8 @@ pub struct Completions {
     pub unknown: usize,
     /// Keys that somebody else ended or took over meanwhile.
     pub taken: usize,
+    /// Keys that are not the [wanted](Completer::only) ones.
+    pub left_alone: usize,
     /// Records that could not be decoded, and that somebody should look at.
     pub undecodable: usize,
 }
@@ -63,12 +65,18 @@ pub struct Completions {
 impl Completer {
     pub(super) fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
         let interval = Duration::from_secs(60);
-        Self { engine, hook, wanted: Arc::new(|_| true), interval, page: 100 }
+        let wanted = Arc::new(|key: &Key| key.id().is_some());
+        Self { engine, hook, wanted, interval, page: 100 }
     }
 
     /// Leaves keys alone that are not `wanted`, for example those of another
     /// [`operation`](Key::operation): a store may hold the keys of several, and a hook knows how to
     /// look up its own.
+    ///
+    /// Unless told otherwise, [hashed](crate::Idempotency::hash_keys) keys are left alone. A hook that
+    /// sees a hashed key cannot tell what it stands for, and a [`child`](Key::child) of it is not the
+    /// one that the operation derived: looked up under it, what was done would seem not done. If the
+    /// hook goes by saved steps or tokens, pass `|_| true`.
     #[must_use]
     pub fn only(mut self, wanted: impl Fn(&Key) -> bool + Send + Sync + 'static) -> Self {
         self.wanted = Arc::new(wanted);
@@ -109,7 +117,11 @@ impl Completer {
             let states = vec![State::Lapsed, State::GaveUp];
             let page = inspect.list(&Query { states, after, limit: self.page }).await?;
             completions.undecodable += page.undecodable;
-            for (key, observed) in page.entries.iter().filter(|(key, _)| (self.wanted)(key)) {
+            for (key, observed) in &page.entries {
+                if !(self.wanted)(key) {
+                    completions.left_alone += 1;
+                    continue;
+                }
                 match self.complete_one(key, observed).await {
                     Ok(Settled::Done(_)) => completions.done += 1,
                     Ok(Settled::NotDone) => completions.not_done += 1,

@@ -57,6 +57,7 @@ impl Ledger {
 
     /// An operation starts. It ends when the guard is dropped.
     pub(crate) fn start(&self, key: &str, attempt: &Attempt) -> Running {
+        assert!(!attempt.is_lease_lost(), "{key} is started without its lease");
         let mut state = self.lock();
         let account = state.accounts.entry(key.to_owned()).or_default();
         account.starts += 1;
