@@ -9,11 +9,11 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::future::BoxFuture;
 use oncekey::runtime::{SeededRandom, Timestamp};
-use oncekey::store::{ClaimOutcome, Fenced, FencingToken, Record};
+use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, FencingToken, Record};
 use oncekey_conformance::history::{Answer, Operation, check, is_linearizable};
 use oncekey_conformance::{Fixture, Verdict};
 
-use ruled::{Right, Ruled, Rules};
+use ruled::{Fault, Right, Ruled, Rules};
 use told::corrupt::CORRUPTIONS;
 use told::simulate::{Size, below, simulate};
 use told::tales::{is_explained, is_unexplained};
@@ -340,6 +340,67 @@ mod races {
         }
 
         assert_eq!(verdict_on::<Forgetful>(), Ok(()));
+    }
+
+    #[test]
+    fn are_explained_where_calls_pend_and_are_dropped() {
+        #[derive(Debug)]
+        struct Pending;
+
+        impl Rules for Pending {
+            const PENDS: bool = true;
+        }
+
+        assert_eq!(verdict_on::<Pending>(), Ok(()));
+    }
+
+    /// One command in eight fails, from the second on.
+    const fn every_eighth(number: usize, fault: Fault) -> Option<Fault> {
+        if number % 8 == 1 { Some(fault) } else { None }
+    }
+
+    #[test]
+    fn are_explained_where_outcomes_are_unknown() {
+        #[derive(Debug)]
+        struct Unsure;
+
+        impl Rules for Unsure {
+            fn fault(number: usize) -> Option<Fault> {
+                let applied = number % 16 == 1;
+                every_eighth(number, Fault { kind: ErrorKind::OutcomeUnknown, applied })
+            }
+        }
+
+        assert_eq!(verdict_on::<Unsure>(), Ok(()));
+    }
+
+    #[test]
+    fn are_explained_where_calls_are_refused() {
+        #[derive(Debug)]
+        struct Refusing;
+
+        impl Rules for Refusing {
+            fn fault(number: usize) -> Option<Fault> {
+                every_eighth(number, Fault { kind: ErrorKind::Unavailable, applied: false })
+            }
+        }
+
+        assert_eq!(verdict_on::<Refusing>(), Ok(()));
+    }
+
+    #[test]
+    fn show_a_store_that_denies_what_it_did() {
+        #[derive(Debug)]
+        struct Denying;
+
+        impl Rules for Denying {
+            fn fault(number: usize) -> Option<Fault> {
+                every_eighth(number, Fault { kind: ErrorKind::Unavailable, applied: true })
+            }
+        }
+
+        let violation = verdict_on::<Denying>().expect_err("an unknown outcome told as a refusal");
+        println!("{violation}");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! Time stands still while clients race and passes between, so that what a call met does not depend
 //! on when exactly it was decided. Where time cannot be stopped, leases are long against a race; what
 //! lapses all the same may have lapsed at any moment.
+//!
+//! What clients ask follows from a seed, as in [`model`](crate::model); how their calls meet does not.
 
 mod check;
 mod clients;
@@ -39,13 +41,12 @@ use crate::{Fixture, Verdict, Violation};
 /// What many clients are answered at the same time can be put in an order that the rules explain.
 pub async fn is_linearizable<F: Fixture>(fixture: &F) -> Verdict {
     let theatre = Theatre::new(fixture).await?;
+    let seeds = Seeds::from_env(theatre.rounds.least)?;
     let mut unraced = SCENES.to_vec();
     unraced.dedup();
-    for (round, seed) in Seeds::from_env(theatre.rounds.most)?.iter().enumerate() {
-        let round = round as u64;
-        if unraced.is_empty() && round >= theatre.rounds.least {
-            return Ok(());
-        }
+    let mut round = 0;
+    while round < seeds.count || !unraced.is_empty() && round < theatre.rounds.most {
+        let seed = seeds.number(round);
         let recorded = theatre.record(seed, round % 2 == 1).await?;
         check(&recorded.history).map_err(|found| {
             Violation::new(
@@ -54,6 +55,7 @@ pub async fn is_linearizable<F: Fixture>(fixture: &F) -> Verdict {
             )
         })?;
         unraced.retain(|scene| !recorded.proves(*scene));
+        round += 1;
     }
     if unraced.is_empty() {
         return Ok(());
@@ -80,6 +82,7 @@ struct Theatre<'a, F> {
 
 /// How many histories are made.
 struct Rounds {
+    /// Unless the environment asks for another number.
     least: u64,
     /// If it takes so many until every race was seen to happen.
     most: u64,

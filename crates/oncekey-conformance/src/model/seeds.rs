@@ -7,7 +7,7 @@ use crate::Violation;
 /// `ONCEKEY_SEED`: the first seed. `ONCEKEY_SEEDS`: how many in a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seeds {
-    pub(crate) first: u64,
+    first: u64,
     pub(crate) count: u64,
 }
 
@@ -20,8 +20,8 @@ impl Seeds {
         })
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = u64> + Send {
-        (0..self.count).map(move |offset| self.first.wrapping_add(offset))
+    pub(crate) const fn number(self, offset: u64) -> u64 {
+        self.first.wrapping_add(offset)
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::poll_fn;
 use oncekey::Key;
 use oncekey::runtime::{Clock, SystemClock, Timestamp};
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Observed, Purged, Record, Renew, Settle,
-    Store, StoreError,
+    Abandon, Claim, ClaimOutcome, Complete, ErrorKind, Evict, Fenced, Observed, Purged, Record,
+    Renew, Settle, Store, StoreError,
 };
 use oncekey_conformance::history::{Answer, Operation};
 use oncekey_conformance::{Capabilities, Fixture};
@@ -24,6 +27,8 @@ pub(crate) trait Rules: Send + Sync + 'static {
     const TORN: bool = false;
     /// Whether others may come between a purge's choice and what it removes.
     const TORN_PURGE: bool = false;
+    /// Whether calls pend before and after they take effect, as they do on a network.
+    const PENDS: bool = false;
 
     fn apply(
         operation: &Operation,
@@ -41,6 +46,20 @@ pub(crate) trait Rules: Send + Sync + 'static {
     fn aged(record: &Record, _now: Timestamp) -> Option<Record> {
         Some(record.clone())
     }
+
+    /// What goes wrong with the command of this number.
+    fn fault(_number: usize) -> Option<Fault> {
+        None
+    }
+}
+
+/// A command that fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    /// With which error.
+    pub(crate) kind: ErrorKind,
+    /// Whether it was applied all the same.
+    pub(crate) applied: bool,
 }
 
 /// The rules as they are.
@@ -53,6 +72,8 @@ impl Rules for Right {}
 #[derive(Debug)]
 pub(crate) struct Ruled<R> {
     shared: Arc<Mutex<Shared>>,
+    /// How many commands there were.
+    commands: Arc<AtomicUsize>,
     rules: PhantomData<R>,
 }
 
@@ -64,7 +85,25 @@ struct Shared {
 }
 
 impl<R: Rules> Ruled<R> {
-    fn run(&self, key: &Key, operation: &Operation) -> Answer {
+    async fn run(&self, key: &Key, operation: &Operation) -> Result<Answer, StoreError> {
+        Self::pend().await;
+        let fault = match operation {
+            Operation::Get => None,
+            _ => R::fault(self.commands.fetch_add(1, Ordering::Relaxed)),
+        };
+        let answer = match fault {
+            Some(Fault { applied: false, .. }) => None,
+            _ => Some(self.apply(key, operation)),
+        };
+        Self::pend().await;
+        match (fault, answer) {
+            (None, Some(answer)) => Ok(answer),
+            (Some(Fault { kind, .. }), _) => Err(StoreError::new(kind, "run a command")),
+            (None, None) => unreachable!("it is applied unless it fails"),
+        }
+    }
+
+    fn apply(&self, key: &Key, operation: &Operation) -> Answer {
         let mut shared = self.shared.lock().unwrap();
         let now = shared.now::<R>();
         let record = shared.records.get(key.as_bytes());
@@ -82,8 +121,22 @@ impl<R: Rules> Ruled<R> {
         answer
     }
 
-    fn run_fenced(&self, key: &Key, operation: &Operation) -> Result<Fenced, StoreError> {
-        match self.run(key, operation) {
+    /// Lets others run, once.
+    async fn pend() {
+        let mut polled = !R::PENDS;
+        poll_fn(|context| {
+            if polled {
+                return Poll::Ready(());
+            }
+            polled = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn run_fenced(&self, key: &Key, operation: &Operation) -> Result<Fenced, StoreError> {
+        match self.run(key, operation).await? {
             Answer::Fenced(outcome) => Ok(outcome),
             other => panic!("{other:?} to {operation:?}"),
         }
@@ -93,34 +146,34 @@ impl<R: Rules> Ruled<R> {
 #[async_trait]
 impl<R: Rules> Store for Ruled<R> {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
-        match self.run(key, &Operation::Claim(*claim)) {
+        match self.run(key, &Operation::Claim(*claim)).await? {
             Answer::Claim(outcome) => Ok(outcome),
             other => panic!("{other:?} to {claim:?}"),
         }
     }
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
-        self.run_fenced(key, &Operation::Renew(renew.clone()))
+        self.run_fenced(key, &Operation::Renew(renew.clone())).await
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-        self.run_fenced(key, &Operation::Complete(complete.clone()))
+        self.run_fenced(key, &Operation::Complete(complete.clone())).await
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
-        self.run_fenced(key, &Operation::Abandon(*abandon))
+        self.run_fenced(key, &Operation::Abandon(*abandon)).await
     }
 
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
-        self.run_fenced(key, &Operation::Settle(settle.clone()))
+        self.run_fenced(key, &Operation::Settle(settle.clone())).await
     }
 
     async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
-        self.run_fenced(key, &Operation::Evict(*evict))
+        self.run_fenced(key, &Operation::Evict(*evict)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
-        match self.run(key, &Operation::Get) {
+        match self.run(key, &Operation::Get).await? {
             Answer::Get(observed) => Ok(observed),
             other => panic!("{other:?} to get"),
         }
@@ -157,11 +210,15 @@ impl<R: Rules> Fixture for Ruled<R> {
             clock: Timestamp::from_micros(1_800_000_000_000_000),
             records: HashMap::new(),
         };
-        Self { shared: Arc::new(Mutex::new(shared)), rules: PhantomData }
+        Self { shared: Arc::new(Mutex::new(shared)), commands: Arc::default(), rules: PhantomData }
     }
 
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(Self { shared: self.shared.clone(), rules: PhantomData })
+        Arc::new(Self {
+            shared: self.shared.clone(),
+            commands: self.commands.clone(),
+            rules: PhantomData,
+        })
     }
 
     async fn advance(&self, duration: Duration) {
