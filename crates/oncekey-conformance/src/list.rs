@@ -142,6 +142,7 @@ macro_rules! __rules {
                 wakes_on_settlement [Watch];
                 wakes_on_eviction [Watch];
                 wakes_every_subscriber [Watch];
+                is_in_force_at_once [Watch];
             }
             purge "rules/purge.rs" {
                 spares_what_matters;

@@ -17,7 +17,7 @@ use crate::{Fixture, Verdict, Violation};
 /// Awaits of one call at which it is dropped.
 const MOST_POLLS: usize = 32;
 /// More than the connections or permits of a pool, all verbs together.
-const TIMES: usize = 4;
+const TIMES: usize = 8;
 /// No call waits this long behind one that was dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 

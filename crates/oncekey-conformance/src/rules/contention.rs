@@ -113,7 +113,7 @@ pub async fn a_completion_never_frees_the_key<F: Fixture>(fixture: &F) -> Verdic
     race.took_place()
 }
 
-/// Of claims that race with a release, at most one is granted, and the release is applied.
+/// Of claims that race with a release, at most one is granted.
 pub async fn a_release_is_taken_once<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
@@ -126,15 +126,16 @@ pub async fn a_release_is_taken_once<F: Fixture>(fixture: &F) -> Verdict {
             Operation::Claim(claims[0]),
             Operation::Claim(claims[1]),
         ];
-        let mut answers =
-            race.operations::<F>([&*trial.store, &*other], &owner.key, &calls).await?;
+        let handles = [&*trial.store, &*other];
+        let mut answers = race.operations::<F>(handles, &owner.key, &calls).await?;
         let released = answers.remove(0);
-        let what = "a release while others claim";
-        expect(what, released, Answer::Fenced(Fenced::Applied))?;
         let busy = |answer: &Answer| matches!(answer, Answer::Claim(ClaimOutcome::Busy { .. }));
         let expected = if answers.iter().all(busy) {
+            let what = "a release while others claim";
+            expect(what, released, Answer::Fenced(Fenced::Applied))?;
             (owner.claim.attempt, State::Released)
         } else {
+            // The release may have been sent twice by the store itself, and the second was too late.
             (one_is_granted(&claims, &answers)?, State::Live)
         };
         let seen = trial.seen(&owner.key).await?;

@@ -1,5 +1,7 @@
 //! The whole suite on correct but unusual stores: the core's `CasStore` over a map in memory.
+#![allow(clippy::unwrap_used, reason = "a fixture may panic")]
 
+mod driver;
 mod fixtures;
 mod map;
 mod report;
