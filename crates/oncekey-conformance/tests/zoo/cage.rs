@@ -1,6 +1,7 @@
 //! A cage: the fixture that shows an inhabitant to the suite.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
 use crate::base::Database;
 use crate::defect::{Defect, SOUND};
 use crate::handle::Handle;
+use crate::runner;
 
 thread_local! {
     /// The defect of the fixtures that this thread makes. A fixture is made from its type alone, and
@@ -45,10 +47,10 @@ impl Fixture for Cage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let watch = self.database.defect.says_it_has_watch.then_some(Capability::Watch);
-        [Capability::Restart, Capability::Damage, Capability::Bounded, Capability::Inspect]
+        let inspect = self.database.defect.says_it_lists.then_some(Capability::Inspect);
+        [Capability::Restart, Capability::Damage, Capability::Bounded, Capability::Watch]
             .into_iter()
-            .chain(watch)
+            .chain(inspect)
             .fold(Capabilities::injected_time(), Capabilities::with)
     }
 
@@ -62,6 +64,10 @@ impl Fixture for Cage {
 
     async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
         Arc::new(Handle::new(Arc::new(self.database.bounded(keys))))
+    }
+
+    fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+        runner::block_on(future)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Commands that arrive twice, or late: stores that take a copy for a new command.
 
+use std::time::Duration;
+
 use oncekey::store::{
     AttemptId, Change, Claim, ClaimOutcome, Complete, Fenced, FencingToken, Known, OnInterrupted,
-    State, Status, StoredValue, Transition,
+    Record, State, Status, StoredValue, Transition,
 };
 
 use crate::defect::{Defect, SOUND, Seen, edit, keep, refuse};
@@ -297,6 +299,25 @@ pub(crate) fn second_give_up_is_lost() -> Defect {
             refuse(seen.decide(abandon), |_| {
                 (seen.is(State::GaveUp) && abandon.known == Known::Unknown).then_some(Fenced::Lost)
             })
+        },
+        ..SOUND
+    }
+}
+
+/// Each copy of giving up lets the key be remembered longer.
+pub(crate) fn second_give_up_extends() -> Defect {
+    Defect {
+        fault: "retry::give_up_again_changes_nothing",
+        abandon: |seen, abandon| {
+            let mut decided = seen.decide(abandon);
+            let again = seen.record.filter(|_| seen.is(State::GaveUp));
+            if let (Known::Unknown, Fenced::Applied, Some(record)) =
+                (abandon.known, decided.outcome, again)
+            {
+                let forget_at = record.forget_at.saturating_add(Duration::from_secs(60));
+                decided.change = Change::Put(Record { forget_at, ..record.clone() });
+            }
+            decided
         },
         ..SOUND
     }

@@ -51,8 +51,6 @@ pub(crate) struct Defect {
     pub(crate) mends: fn(Seen<'_>, Option<&Record>, &Change) -> Mend,
     /// Whether a command looks at the record once more, before the look by which it decides.
     pub(crate) looks_twice: bool,
-    /// Whether the time is read before the wait for the lock.
-    pub(crate) reads_time_early: bool,
     pub(crate) leaks: Leak,
     /// Whether what the command wrote is on disk before it is acknowledged.
     pub(crate) is_durable: fn(Op) -> bool,
@@ -69,7 +67,7 @@ pub(crate) struct Defect {
     pub(crate) notifies: fn(Op, &Change) -> bool,
     pub(crate) subscribes_late: bool,
     pub(crate) one_subscriber_a_key: bool,
-    pub(crate) says_it_has_watch: bool,
+    pub(crate) says_it_lists: bool,
     pub(crate) listed_state: fn(&Observed) -> State,
     pub(crate) page: fn(&mut Page, &Query),
 }
@@ -94,7 +92,6 @@ pub(crate) const SOUND: Defect = Defect {
     tears: |_, _| None,
     mends: |_, _, _| Mend::Write,
     looks_twice: false,
-    reads_time_early: false,
     leaks: Leak::Nothing,
     is_durable: |_| true,
     boot: |_, _| {},
@@ -105,7 +102,7 @@ pub(crate) const SOUND: Defect = Defect {
     notifies: |_, _| true,
     subscribes_late: false,
     one_subscriber_a_key: false,
-    says_it_has_watch: true,
+    says_it_lists: true,
     listed_state: |observed| observed.state,
     page: |_, _| {},
 };

@@ -32,7 +32,9 @@ pub(crate) fn released_is_interrupted() -> Defect {
     Defect {
         fault: "release::frees_the_key_at_once",
         abandon: |seen, abandon| {
-            lock(&seen.notes.attempts).insert(abandon.grant.attempt);
+            if matches!(abandon.known, Known::NotStarted { .. }) {
+                lock(&seen.notes.attempts).insert(abandon.grant.attempt);
+            }
             seen.decide(abandon)
         },
         claim: |seen, claim| {
@@ -163,13 +165,16 @@ pub(crate) fn giving_up_waits_for_the_lease() -> Defect {
     }
 }
 
-/// Giving up counts the hold from now and not from the deadline: what happened is forgotten too early.
+/// Giving up with saved steps counts the hold from now and not from the deadline: they are forgotten too
+/// early.
 pub(crate) fn given_up_is_soon_forgotten() -> Defect {
     Defect {
         fault: "release::giving_up_interrupts_at_once",
         abandon: |seen, abandon| {
             edit(seen.decide(abandon), |next| {
-                if let (Known::Unknown, Some(deadline)) = (abandon.known, seen.deadline()) {
+                if let (Known::Unknown, Some(deadline)) = (abandon.known, seen.deadline())
+                    && next.progress.is_some()
+                {
                     let hold = next.forget_at.saturating_since(deadline);
                     next.forget_at = seen.now.saturating_add(hold);
                 }

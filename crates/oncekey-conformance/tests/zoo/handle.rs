@@ -61,10 +61,6 @@ impl Handle {
         decide: impl Fn(Seen<'_>) -> Transition<O>,
     ) -> Result<Transition<O>, StoreError> {
         let Database { defect, tables, .. } = &*self.database;
-        let early = self.database.now();
-        if defect.reads_time_early {
-            pause().await;
-        }
         let mut before = None;
         if defect.looks_twice {
             before = self.read(&lock(tables), op, key)?;
@@ -78,7 +74,6 @@ impl Handle {
                 let seen = Seen {
                     before: before.as_ref(),
                     private: private.as_ref(),
-                    now: if defect.reads_time_early { early } else { self.database.now() },
                     ..self.database.seen(key, record.as_ref())
                 };
                 let decided = decide(seen);

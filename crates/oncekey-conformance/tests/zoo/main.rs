@@ -17,6 +17,7 @@ mod operators;
 mod races;
 mod renewals;
 mod results;
+mod runner;
 mod store;
 mod survival;
 mod takeovers;
@@ -37,7 +38,10 @@ macro_rules! inhabitants {
             mod $house {$(
                 #[test]
                 fn $name() {
-                    crate::matrix::assert_rejected(crate::$house::$name());
+                    crate::matrix::assert_rejected(&crate::Inhabitant {
+                        name: concat!(stringify!($house), "::", stringify!($name)),
+                        defect: crate::$house::$name,
+                    });
                 }
             )*}
         )*}
@@ -87,12 +91,13 @@ inhabitants! {
         takeover_keeps_the_sequence,
         inherited_is_number_one,
         always_takes_over,
-        nothing_saved_is_nothing_done,
+        lapses_are_noticed_by_readers,
         lapsed_is_forgotten,
         forgets_on_the_minute,
         thirty_two_bits,
     }
     results {
+        result_ends_the_count,
         too_late_to_complete,
         released_for_good,
         given_up_for_good,
@@ -128,6 +133,7 @@ inhabitants! {
         second_release_is_lost,
         second_release_extends,
         second_give_up_is_lost,
+        second_give_up_extends,
         give_up_undoes_a_release,
         renewal_raises_the_dead,
         last_save_wins,
@@ -214,6 +220,7 @@ inhabitants! {
         settles_an_earlier_attempt,
         evicts_an_earlier_attempt,
         settles_the_interrupted_only,
+        settled_result_has_no_hold,
         not_done_stays_interrupted,
         not_done_keeps_the_steps,
         second_verdict_is_lost,
@@ -225,7 +232,7 @@ inhabitants! {
         results_stay,
         retired_stays,
         looking_erases,
-        shows_no_fingerprint,
+        shows_inherited_as_saved,
         shows_the_stored_status,
         shows_no_ended_records,
         lists_the_stored_status,
@@ -246,7 +253,8 @@ inhabitants! {
         completes_over_a_takeover,
         renews_over_a_takeover,
         two_results_are_recorded,
-        reads_the_time_first,
+        settles_over_a_takeover,
+        evicts_over_a_takeover,
     }
     survival {
         every_process_for_itself,
@@ -260,6 +268,7 @@ inhabitants! {
         dropped_call_keeps_the_lock,
         dropped_call_keeps_the_connection,
         dropped_call_writes_half,
+        dropped_verdict_is_half,
         dropped_call_fails_the_others,
         undecodable_is_absent,
         undecodable_is_gone,
@@ -294,6 +303,6 @@ inhabitants! {
         evicts_in_silence,
         wakes_the_last_only,
         subscribes_late,
-        hides_its_channel,
+        hides_its_listing,
     }
 }

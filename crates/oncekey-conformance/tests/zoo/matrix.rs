@@ -1,18 +1,15 @@
-//! Every rule against every inhabitant: what rejects what, and which rules nothing else replaces.
+//! The rules against the inhabitants: what rejects what, and which rules nothing else replaces.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::panic::{catch_unwind, set_hook, take_hook};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
-use std::thread;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-use oncekey_conformance::{Fixture, rules, run_rule};
+use oncekey_conformance::{Rule, rules};
 
 use crate::base::lock;
 use crate::cage::{Cage, exhibit};
-use crate::defect::{Defect, SOUND};
+use crate::defect::SOUND;
+use crate::runner::{in_parallel, rejections, verdict};
 use crate::{INHABITANTS, Inhabitant};
 
 /// Rules that hold a store to the whole contract at once. They reject most of the inhabitants, so
@@ -22,70 +19,13 @@ const GENERAL: &[&str] = &["model::agrees_with_the_rules", "history::is_lineariz
 /// Rules that reject no store that all others accept, each with the reason.
 const SHARED: &[(&str, &str)] = &[];
 
-/// What a rule says of the fixtures of this thread: nothing, or what it found.
-pub(crate) fn verdict<F: Fixture>(rule: &str) -> Result<(), String> {
-    silence_panics();
-    IS_QUIET.set(true);
-    let verdict = catch_unwind(|| run_rule::<F>(rule, &[]));
-    IS_QUIET.set(false);
-    verdict.map_err(|panic| {
-        let message = panic.downcast_ref::<String>();
-        message.map_or_else(|| "a panic".to_owned(), String::clone)
-    })
-}
+/// Subjects whose rules wait, and come last.
+const SLOW: &[&str] =
+    &["contention::", "watch::", "cancel::", "purge::races", "fencing::a_version"];
 
-thread_local! {
-    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A rejection is a panic, and here it is what is wanted: no message, no backtrace.
-fn silence_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let loud = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !IS_QUIET.get() {
-                loud(panic);
-            }
-        }));
-    });
-}
-
-/// The rules that reject the fixtures that `prepare` makes this thread create, with what they say.
-/// The rules are shared out among threads.
-pub(crate) fn rejections<F: Fixture>(prepare: impl Fn() + Sync) -> Vec<String> {
-    let found = Mutex::new(Vec::new());
-    in_parallel(rules().len(), |index| {
-        prepare();
-        if let Err(message) = verdict::<F>(rules()[index].name) {
-            lock(&found).push(message);
-        }
-    });
-    found.into_inner().unwrap_or_default()
-}
-
-fn in_parallel(jobs: usize, run: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(0);
-    // Rules about races and notifications wait more than they work.
-    let threads = 4 * thread::available_parallelism().map_or(2, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    match next.fetch_add(1, Ordering::Relaxed) {
-                        job if job < jobs => run(job),
-                        _ => break,
-                    }
-                }
-            });
-        }
-    });
-}
-
-pub(crate) fn assert_rejected(defect: Defect) {
-    exhibit(defect);
-    let rule = defect.fault;
-    assert!(verdict::<Cage>(rule).is_err(), "{rule} accepts a store with the fault that it names");
+pub(crate) fn assert_rejected(inhabitant: &Inhabitant) {
+    let rule = (inhabitant.defect)().fault;
+    assert!(is_rejected(inhabitant, rule), "{rule} accepts a store with the fault that it names");
 }
 
 #[test]
@@ -103,49 +43,95 @@ fn every_fault_is_named_by_a_rule_of_the_suite() {
     }
 }
 
-/// No rule without a store that only this rule rejects.
+/// No rule without a store that only this rule rejects. Of each inhabitant no more is found out than
+/// whether a second rule rejects it.
 #[test]
 fn no_rule_is_superfluous() {
-    let rules = rules();
-    let rejected = Mutex::new(vec![BTreeSet::new(); INHABITANTS.len()]);
-    in_parallel(INHABITANTS.len(), |index| {
-        exhibit((INHABITANTS[index].defect)());
-        let by = rules.iter().map(|rule| rule.name);
-        let by: BTreeSet<_> = by.filter(|rule| verdict::<Cage>(rule).is_err()).collect();
-        lock(&rejected)[index] = by;
-    });
-    let rejected = rejected.into_inner().unwrap_or_default();
-
-    let mut table = String::new();
-    let mut problems = String::new();
-    for rule in rules {
-        let all = rejected.iter().filter(|by| by.contains(rule.name)).count();
-        let own: Vec<_> = INHABITANTS
-            .iter()
-            .zip(&rejected)
-            .filter(|(_, by)| is_only(by, rule.name))
-            .map(|(inhabitant, _)| inhabitant.name)
-            .collect();
-        let _ = writeln!(table, "{all:>4} {:<66} {}", rule.name, own.join(" "));
-        let shared = SHARED.iter().any(|(name, _)| *name == rule.name);
-        if all == 0 {
-            let _ = writeln!(problems, "{} rejects nothing", rule.name);
-        } else if own.is_empty() && !shared && !GENERAL.contains(&rule.name) {
-            let _ = writeln!(problems, "{} rejects nothing of its own", rule.name);
+    let (general, mut named): (Vec<&Rule>, Vec<_>) =
+        rules().iter().partition(|rule| GENERAL.contains(&rule.name));
+    named.sort_by_key(|rule| SLOW.iter().any(|slow| rule.name.starts_with(slow)));
+    let rejected = every_inhabitant(|inhabitant| {
+        let fault = (inhabitant.defect)().fault;
+        let mut by = By::new();
+        let general = general.iter().filter(|rule| rule.name == fault);
+        let own = named.iter().filter(|rule| rule.name == fault);
+        for rule in general.chain(own).chain(&named) {
+            if by.len() < 2 && is_rejected(inhabitant, rule.name) {
+                by.insert(rule.name);
+            }
         }
-    }
-    println!("rejections by rule, and the stores that no other rule rejects\n{table}");
-    for (Inhabitant { name, defect }, by) in INHABITANTS.iter().zip(&rejected) {
-        let fault = defect().fault;
-        let others: Vec<_> = by.iter().copied().filter(|rule| *rule != fault).collect();
-        let missed = if by.contains(fault) { "" } else { "MISSED " };
-        println!("{missed}{name}: {fault}; also {}", others.join(" "));
+        by
+    });
+
+    let mut problems = String::new();
+    for rule in rules() {
+        let own = own_of(rule.name, &rejected);
+        println!("{:<62} {}", rule.name, own.join(" "));
+        let by_fault = INHABITANTS.iter().any(|inhabitant| {
+            (inhabitant.defect)().fault == rule.name && is_rejected(inhabitant, rule.name)
+        });
+        if !by_fault {
+            let _ = writeln!(problems, "{} rejects no store with its fault", rule.name);
+        }
+        let may_be_empty =
+            GENERAL.contains(&rule.name) || SHARED.iter().any(|(shared, _)| *shared == rule.name);
+        if own.is_empty() && !may_be_empty {
+            let _ = writeln!(problems, "{} rejects no store that all others accept", rule.name);
+        }
     }
     assert!(problems.is_empty(), "{problems}");
 }
 
-/// Whether this rule, and no other that is not general, is among those that reject.
-fn is_only(by: &BTreeSet<&str>, rule: &str) -> bool {
-    let mut named = by.iter().filter(|rule| !GENERAL.contains(rule));
-    named.next() == Some(&rule) && named.next().is_none()
+/// Prints which rules reject which inhabitants.
+#[test]
+#[ignore = "takes minutes, and asserts nothing: run it with --nocapture to read the whole matrix"]
+fn the_whole_matrix() {
+    let rejected = every_inhabitant(|inhabitant| {
+        let names = rules().iter().map(|rule| rule.name);
+        names.filter(|rule| is_rejected(inhabitant, rule)).collect()
+    });
+    for rule in rules() {
+        let count = rejected.iter().filter(|by| by.contains(rule.name)).count();
+        let own = own_of(rule.name, &rejected);
+        println!("{count:>4} {:<62} {}", rule.name, own.join(" "));
+    }
+    for (Inhabitant { name, defect }, by) in INHABITANTS.iter().zip(&rejected) {
+        let fault = defect().fault;
+        let others: Vec<_> = by.iter().copied().filter(|rule| *rule != fault).collect();
+        println!("{name}: {fault}; also {}", others.join(" "));
+    }
+}
+
+/// The inhabitants that this rule rejects, and no other but the general ones.
+fn own_of(rule: &str, rejected: &[By]) -> Vec<&'static str> {
+    let inhabitants = INHABITANTS.iter().zip(rejected);
+    let own = inhabitants.filter(|(_, by)| {
+        let mut named = by.iter().filter(|rule| !GENERAL.contains(rule));
+        named.next() == Some(&rule) && named.next().is_none()
+    });
+    own.map(|(inhabitant, _)| inhabitant.name).collect()
+}
+
+/// The rules that reject an inhabitant.
+type By = BTreeSet<&'static str>;
+
+fn every_inhabitant(look: impl Fn(&Inhabitant) -> By + Sync) -> Vec<By> {
+    let looks = Mutex::new(vec![By::new(); INHABITANTS.len()]);
+    in_parallel(INHABITANTS.len(), |index| {
+        let seen = look(&INHABITANTS[index]);
+        lock(&looks)[index] = seen;
+    });
+    looks.into_inner().unwrap_or_default()
+}
+
+/// Whether the rule rejects the inhabitant. Found out once: the tests of the inhabitants and those of
+/// the matrix ask for the same.
+fn is_rejected(inhabitant: &Inhabitant, rule: &'static str) -> bool {
+    type Known = BTreeMap<(&'static str, &'static str), Arc<OnceLock<bool>>>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    let known = lock(&KNOWN).entry((inhabitant.name, rule)).or_default().clone();
+    *known.get_or_init(|| {
+        exhibit((inhabitant.defect)());
+        verdict::<Cage>(rule).is_err()
+    })
 }

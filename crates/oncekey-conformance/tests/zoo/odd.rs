@@ -3,12 +3,14 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
@@ -19,34 +21,40 @@ use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
 
 use crate::base::{lock, pause};
 use crate::cage::hurt;
-use crate::matrix::rejections;
+use crate::runner::{self, rejections};
 
 /// What is unusual about a storage.
 #[derive(Debug, Clone, Copy)]
 struct Quirks {
-    /// Half of the swaps take place, and are reported as unknown.
-    half_of_the_swaps_are_unknown: bool,
-    /// A quarter of the swaps do not take place, and are reported as unknown.
-    some_swaps_are_lost: bool,
+    /// Half of the writes take place and are reported as unknown; a quarter do not, and are reported
+    /// as unknown. A removal is certain: once repeated it finds nothing, and that is another answer.
+    most_writes_are_unknown: bool,
     /// A retired value is kept as its digest.
     shrinks_the_retired: bool,
     /// Entries vanish by themselves when their time has come.
     removes_by_itself: bool,
     /// How often each call waits before and after its work.
     pauses: usize,
-    /// Has a channel on which nothing ever comes.
-    is_silent: bool,
+    /// What comes on its channel, if it has one.
+    channel: Option<Channel>,
     /// How much later the clock shows at every look than at the last.
     tick: Duration,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    /// Nothing, ever.
+    Silent,
+    /// Every second notification, twice, and to everybody.
+    Sloppy,
+}
+
 const USUAL: Quirks = Quirks {
-    half_of_the_swaps_are_unknown: false,
-    some_swaps_are_lost: false,
+    most_writes_are_unknown: false,
     shrinks_the_retired: false,
     removes_by_itself: false,
     pauses: 0,
-    is_silent: false,
+    channel: None,
     tick: Duration::ZERO,
 };
 
@@ -56,12 +64,8 @@ fn a_plain_compare_and_swap_passes() {
 }
 
 #[test]
-fn a_storage_whose_swaps_are_mostly_unknown_passes() {
-    assert_accepted(Quirks {
-        half_of_the_swaps_are_unknown: true,
-        some_swaps_are_lost: true,
-        ..USUAL
-    });
+fn a_storage_whose_writes_are_mostly_unknown_passes() {
+    assert_accepted(Quirks { most_writes_are_unknown: true, ..USUAL });
 }
 
 #[test]
@@ -81,7 +85,12 @@ fn a_storage_that_waits_all_the_time_passes() {
 
 #[test]
 fn a_storage_that_never_notifies_passes() {
-    assert_accepted(Quirks { is_silent: true, ..USUAL });
+    assert_accepted(Quirks { channel: Some(Channel::Silent), ..USUAL });
+}
+
+#[test]
+fn a_storage_that_notifies_badly_passes() {
+    assert_accepted(Quirks { channel: Some(Channel::Sloppy), ..USUAL });
 }
 
 #[test]
@@ -108,6 +117,8 @@ struct Shelf {
     entries: Mutex<BTreeMap<Vec<u8>, (u64, Entry)>>,
     /// Counts writes, and so makes versions that never come back.
     writes: AtomicU64,
+    subscribers: Mutex<Vec<UnboundedSender<()>>>,
+    notifications: AtomicU64,
 }
 
 impl Shelf {
@@ -118,12 +129,27 @@ impl Shelf {
             capacity,
             entries: Mutex::default(),
             writes: AtomicU64::new(0),
+            subscribers: Mutex::default(),
+            notifications: AtomicU64::new(0),
         })
     }
 
     fn now(&self) -> Timestamp {
         let tick = self.quirks.tick.as_micros() as u64;
         Timestamp::from_micros(self.clock.fetch_add(tick, Ordering::SeqCst))
+    }
+
+    fn notify(&self) {
+        let mut subscribers = lock(&self.subscribers);
+        subscribers.retain(|subscriber| !subscriber.is_closed());
+        if self.quirks.channel != Some(Channel::Sloppy) || subscribers.is_empty() {
+            return;
+        }
+        if self.notifications.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+            subscribers.retain(|subscriber| {
+                subscriber.unbounded_send(()).is_ok() && subscriber.unbounded_send(()).is_ok()
+            });
+        }
     }
 
     async fn wait(&self) {
@@ -178,8 +204,9 @@ impl CompareAndSwap for Odd {
     ) -> Result<bool, StoreError> {
         self.0.wait().await;
         let count = self.0.writes.fetch_add(1, Ordering::SeqCst);
+        let is_unsure = self.0.quirks.most_writes_are_unknown && new.is_some();
         let unknown = || Err(StoreError::new(ErrorKind::OutcomeUnknown, "swap"));
-        if self.0.quirks.some_swaps_are_lost && count % 4 == 1 {
+        if is_unsure && count % 4 == 1 {
             return unknown();
         }
         {
@@ -196,8 +223,9 @@ impl CompareAndSwap for Odd {
                 None => entries.remove(key),
             };
         }
+        self.0.notify();
         self.0.wait().await;
-        if self.0.quirks.half_of_the_swaps_are_unknown && count.is_multiple_of(2) {
+        if is_unsure && count.is_multiple_of(2) {
             return unknown();
         }
         Ok(true)
@@ -215,14 +243,16 @@ impl CompareAndSwap for Odd {
     }
 
     fn watch(&self) -> Option<&dyn Watch> {
-        self.0.quirks.is_silent.then_some(self)
+        self.0.quirks.channel.is_some().then_some(self)
     }
 }
 
 #[async_trait]
 impl Watch for Odd {
     async fn subscribe(&self, _key: &Key) -> Result<Subscription, StoreError> {
-        Ok(Subscription::new(futures::stream::pending()))
+        let (sender, receiver) = unbounded();
+        lock(&self.0.subscribers).push(sender);
+        Ok(Subscription::new(receiver))
     }
 }
 
@@ -248,7 +278,13 @@ impl Fixture for OddFixture {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::injected_time().with(Capability::Damage).with(Capability::Bounded)
+        let capabilities =
+            Capabilities::injected_time().with(Capability::Damage).with(Capability::Bounded);
+        match self.0.quirks.channel {
+            Some(Channel::Sloppy) => capabilities.with(Capability::Watch),
+            // What never comes is no capability.
+            Some(Channel::Silent) | None => capabilities,
+        }
     }
 
     async fn damage(&self, key: &Key, damage: Damage) {
@@ -262,5 +298,9 @@ impl Fixture for OddFixture {
     async fn open_bounded(&self, keys: usize) -> Arc<dyn Store> {
         let shelf = Shelf::new(self.0.quirks, self.0.clock.clone(), Some(keys));
         Arc::new(CasStore::new(Odd(shelf)))
+    }
+
+    fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+        runner::block_on(future)
     }
 }

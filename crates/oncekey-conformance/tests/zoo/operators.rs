@@ -1,6 +1,5 @@
 //! Operators: stores that overrule the living, or do something else than they were told.
 
-use oncekey::Fingerprint;
 use oncekey::store::{Evict, Expected, Fenced, Settle, Settlement, State, Status};
 
 use crate::base::lock;
@@ -67,6 +66,21 @@ pub(crate) fn settles_the_interrupted_only() -> Defect {
                 (seen.is(State::Released) && *outcome == Fenced::Applied).then_some(Fenced::Lost)
             }),
             Settlement::NotDone { .. } => seen.decide(settle),
+        },
+        ..SOUND
+    }
+}
+
+/// A result that an operator found out is forgotten with its retention, without a hold.
+pub(crate) fn settled_result_has_no_hold() -> Defect {
+    Defect {
+        fault: "model::agrees_with_the_rules",
+        settle: |seen, settle| {
+            edit(seen.decide(settle), |next| {
+                if let Status::Completed { retained_until, .. } = next.status {
+                    next.forget_at = retained_until;
+                }
+            })
         },
         ..SOUND
     }
@@ -230,14 +244,15 @@ pub(crate) fn looking_erases() -> Defect {
     }
 }
 
-/// Shows neither a request nor a caller: an operator cannot tell whose key it is.
-pub(crate) fn shows_no_fingerprint() -> Defect {
+/// Shows what was inherited as if this attempt had saved it.
+pub(crate) fn shows_inherited_as_saved() -> Defect {
     Defect {
         fault: "inspect::get_shows_every_state",
         get: |seen| {
             let mut found = (SOUND.get)(seen);
-            if let Some(observed) = &mut found.outcome {
-                observed.record.fingerprint = Fingerprint::from_digest(0, [0; 32]);
+            let record = found.outcome.as_mut().map(|observed| &mut observed.record);
+            if let Some(progress) = record.and_then(|record| record.progress.as_mut()) {
+                progress.sequence = progress.sequence.max(1);
             }
             found
         },

@@ -150,8 +150,20 @@ pub(crate) fn two_results_are_recorded() -> Defect {
     }
 }
 
-/// The time is read before the wait for the lock, like `now()` in a transaction or `EXCLUDED.lease`
-/// in an upsert: after a long wait the lease that is granted has lapsed already.
-pub(crate) fn reads_the_time_first() -> Defect {
-    Defect { fault: "history::is_linearizable", reads_time_early: true, ..SOUND }
+/// An operator's verdict is reached on what was read before, and overrules whoever took over meanwhile.
+pub(crate) fn settles_over_a_takeover() -> Defect {
+    Defect {
+        fault: "history::is_linearizable",
+        tears: |op, seen| (op == Op::Settle && seen.is(State::Lapsed)).then_some(Change::Keep),
+        ..SOUND
+    }
+}
+
+/// An eviction deletes by key what it compared before: another owner, by then.
+pub(crate) fn evicts_over_a_takeover() -> Defect {
+    Defect {
+        fault: "history::is_linearizable",
+        tears: |op, _| (op == Op::Evict).then_some(Change::Keep),
+        ..SOUND
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) fn renewals_add_up() -> Defect {
                 let longer = seen.now.saturating_add(renew.lease);
                 if let (Some(old), Some(record)) = (seen.deadline(), seen.record)
                     && longer > old
+                    && renew.progress.is_none()
                 {
                     let deadline = old.saturating_add(renew.lease);
                     let hold = record.forget_at.saturating_since(old);

@@ -8,6 +8,15 @@ use oncekey::store::{
 
 use crate::defect::{Defect, SOUND, Seen, edit, refuse};
 
+/// A result ends the count: whoever looks at it cannot tell how many attempts it took.
+pub(crate) fn result_ends_the_count() -> Defect {
+    Defect {
+        fault: "complete::records_the_result",
+        complete: |seen, complete| edit(seen.decide(complete), |record| record.number = 1),
+        ..SOUND
+    }
+}
+
 /// A result after the lease lapsed is refused although nobody took over: what was done is done
 /// again.
 pub(crate) fn too_late_to_complete() -> Defect {

@@ -81,11 +81,12 @@ pub(crate) fn dropped_call_keeps_the_lock() -> Defect {
     Defect { fault: "cancel::a_dropped_call_leaves_nothing_behind", leaks: Leak::KeyLock, ..SOUND }
 }
 
-/// A dropped call never returns its connection. As in sqlx: a cancelled `begin` poisons the pool.
+/// A dropped call never returns its connection, and one day the pool is empty. As in sqlx: a cancelled
+/// `begin` poisons the pool.
 pub(crate) fn dropped_call_keeps_the_connection() -> Defect {
     Defect {
         fault: "cancel::a_dropped_call_leaves_nothing_behind",
-        leaks: Leak::Connection(4),
+        leaks: Leak::Connection(64),
         ..SOUND
     }
 }
@@ -102,6 +103,18 @@ pub(crate) fn dropped_call_writes_half() -> Defect {
                 retained_until: Timestamp::MAX,
             };
             Some(Change::Put(half))
+        },
+        ..SOUND
+    }
+}
+
+/// An operator's verdict is written in two steps: a command line that is interrupted leaves half of it.
+pub(crate) fn dropped_verdict_is_half() -> Defect {
+    Defect {
+        fault: "cancel::a_dropped_call_happened_or_did_not",
+        tears: |op, seen| {
+            let half = seen.record.filter(|_| op == Op::Settle)?.clone();
+            Some(Change::Put(Record { status: Status::Released, ..half }))
         },
         ..SOUND
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{Abandon, Claim, ClaimOutcome, Known, OnInterrupted, State, Status};
 
+use crate::base::lock;
 use crate::defect::{Defect, SOUND, Seen, edit, keep, refuse};
 
 /// `now > deadline` where `now >= deadline` is meant.
@@ -27,7 +28,7 @@ pub(crate) fn one_tick_too_short() -> Defect {
         fault: "expiry::a_lease_lapses_at_its_deadline",
         claim: |seen, claim| {
             let soon = seen.now.saturating_add(Duration::from_micros(1));
-            match seen.is(State::Live) && !seen.is_of(claim.attempt) {
+            match seen.deadline() == Some(soon) && !seen.is_of(claim.attempt) {
                 true => Seen { now: soon, ..seen }.decide(claim),
                 false => seen.decide(claim),
             }
@@ -193,16 +194,21 @@ pub(crate) fn always_takes_over() -> Defect {
     }
 }
 
-/// An attempt that gave up and saved nothing is taken to have done nothing: it is run again by whoever
-/// asked to refuse.
-pub(crate) fn nothing_saved_is_nothing_done() -> Defect {
+/// Notices a lapse when somebody reads the record, and not when a claim meets it: whoever asked to refuse
+/// takes over what nobody has looked at.
+pub(crate) fn lapses_are_noticed_by_readers() -> Defect {
     Defect {
         fault: "expiry::an_interrupted_key_is_refused_if_asked",
-        claim: |seen, claim| match seen.record {
-            Some(record) if seen.is(State::GaveUp) && record.progress.is_none() => {
-                seen.decide(&Claim { on_interrupted: OnInterrupted::TakeOver, ..*claim })
+        get: |seen| {
+            lock(&seen.notes.times).insert(seen.key.to_vec(), seen.now);
+            (SOUND.get)(seen)
+        },
+        claim: |seen, claim| {
+            let was_read = lock(&seen.notes.times).contains_key(seen.key);
+            match seen.is(State::Lapsed) && !was_read {
+                true => seen.decide(&Claim { on_interrupted: OnInterrupted::TakeOver, ..*claim }),
+                false => seen.decide(claim),
             }
-            _ => seen.decide(claim),
         },
         ..SOUND
     }

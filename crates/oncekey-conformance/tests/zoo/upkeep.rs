@@ -147,8 +147,8 @@ pub(crate) fn sweep_index_is_stale() -> Defect {
         },
         is_due: |seen| {
             let indexed = lock(&seen.notes.times).get(seen.key).copied();
-            let owed = seen.is(State::Live) || seen.is(State::Completed);
-            (owed && indexed.is_some_and(|at| at <= seen.now)) || (SOUND.is_due)(seen)
+            (seen.is(State::Completed) && indexed.is_some_and(|at| at <= seen.now))
+                || (SOUND.is_due)(seen)
         },
         ..SOUND
     }
@@ -239,7 +239,7 @@ pub(crate) fn subscribes_late() -> Defect {
     Defect { fault: "watch::wakes_every_subscriber", subscribes_late: true, ..SOUND }
 }
 
-/// Has a channel, and a fixture that says it has none, so that no rule ever tries it.
-pub(crate) fn hides_its_channel() -> Defect {
-    Defect { fault: "fixture::is_what_it_says", says_it_has_watch: false, ..SOUND }
+/// Lists, and has a fixture that says it does not, so that no rule ever tries it.
+pub(crate) fn hides_its_listing() -> Defect {
+    Defect { fault: "fixture::is_what_it_says", says_it_lists: false, ..SOUND }
 }
