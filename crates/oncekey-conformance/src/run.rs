@@ -78,7 +78,8 @@ fn missing(rule: &Rule, capabilities: &Capabilities) -> Option<Skip> {
 
 /// Past the capture of the test harness: a skipped rule must not look like a passed one.
 fn print_skipped(rule: &Rule, skip: &Skip) {
-    let _ = writeln!(std::io::stderr(), "skipped {}: {skip}", rule.name);
+    let line = format!("skipped {}: {skip}\n", rule.name);
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 async fn bounded(rule: BoxFuture<'_, Verdict>) -> Verdict {
