@@ -6,16 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use oncekey::observe::Event;
 use oncekey::operate::Completions;
-use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, ErrorKind, Evict, Expected, Fenced, Observed, Purged,
-    Renew, Settle, State, Store, StoreError,
-};
+use oncekey::store::{ErrorKind, Expected, Fenced, State};
 use oncekey::{Encoded, Failure, Idempotency, Interruption, Key, KeyHasher, RunError, Verdict};
 use oncekey_memory::MemoryStore;
-use support::{Declined, Fault, Verb, World, fingerprint, key, seconds};
+use support::{Declined, Fault, PlainStore, Verb, World, fingerprint, key, seconds};
 
 #[test]
 fn a_sweep_removes_in_batches_what_is_over_and_nothing_else() {
@@ -200,9 +196,8 @@ fn hashed(world: &World) -> Key {
 
 #[test]
 fn a_completer_without_a_listing_store_says_so() {
-    struct NoListing(MemoryStore);
     let world = World::new();
-    let engine = world.simulated(Idempotency::at_least_once(NoListing(MemoryStore::new())));
+    let engine = world.simulated(Idempotency::at_least_once(PlainStore::new(MemoryStore::new())));
     let completer = engine.completer(|_| async { Verdict::Unknown });
     let operator = engine.operator();
     let (completed, listed) = world.sim.block_on(async move {
@@ -210,34 +205,6 @@ fn a_completer_without_a_listing_store_says_so() {
     });
     assert_eq!(completed.unwrap_err().kind(), ErrorKind::Misconfigured);
     assert_eq!(listed.unwrap_err().kind(), ErrorKind::Misconfigured);
-
-    #[async_trait]
-    impl Store for NoListing {
-        async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
-            self.0.claim(key, claim).await
-        }
-        async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
-            self.0.renew(key, renew).await
-        }
-        async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-            self.0.complete(key, complete).await
-        }
-        async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
-            self.0.abandon(key, abandon).await
-        }
-        async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
-            self.0.settle(key, settle).await
-        }
-        async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
-            self.0.evict(key, evict).await
-        }
-        async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
-            self.0.get(key).await
-        }
-        async fn purge(&self, limit: usize) -> Result<Purged, StoreError> {
-            self.0.purge(limit).await
-        }
-    }
 }
 
 #[test]

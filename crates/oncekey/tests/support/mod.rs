@@ -10,6 +10,7 @@
 mod executor;
 mod faults;
 mod ledger;
+mod plain;
 mod recorder;
 mod time;
 mod world;
@@ -17,6 +18,7 @@ mod world;
 pub(crate) use executor::{Network, Simulation, Task};
 pub(crate) use faults::{Chaos, Fault, FaultyStore, Verb, WatchFault};
 pub(crate) use ledger::{Ledger, Promise};
+pub(crate) use plain::PlainStore;
 pub(crate) use recorder::Recorder;
 pub(crate) use time::{START, VirtualTimer};
 pub(crate) use world::{Ran, World};
