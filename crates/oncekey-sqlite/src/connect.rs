@@ -20,6 +20,9 @@ const FIRST_SOUND_VERSION: i32 = 3_051_003;
 /// All statements of this crate, and some of the user's.
 const CACHED_STATEMENTS: usize = 64;
 
+/// How many bytes of the log are kept on the disk to be written again.
+const LOG_SIZE_LIMIT: i64 = 64 << 20;
+
 /// How a connection is made.
 pub(crate) struct Connecting<'a> {
     pub(crate) path: &'a Path,
@@ -105,6 +108,8 @@ impl Connecting<'_> {
         set(connection, "checkpoint_fullfsync", 1)?;
         // A stray write of the process must not reach the file, nor a failing disk end the process.
         set(connection, "mmap_size", 0)?;
+        // What a burst left behind is given back to the disk.
+        set(connection, "journal_size_limit", LOG_SIZE_LIMIT)?;
         set(connection, "cell_size_check", 1)
     }
 

@@ -114,6 +114,15 @@ impl<T> Queue<T> {
     }
 }
 
+/// Turns callers away when a thread ends, be it by a panic: nobody must wait for it for ever.
+pub(crate) struct Closing<'a, T>(pub(crate) &'a Queue<T>);
+
+impl<T> Drop for Closing<'_, T> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

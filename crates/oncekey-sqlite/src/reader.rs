@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use crate::busy;
 use crate::columns;
 use crate::error::Purpose;
-use crate::queue::Queue;
+use crate::queue::{Closing, Queue};
 use crate::schema::Schema;
 
 /// How many rows a page looks at for each that it may return.
@@ -33,6 +33,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Works until the queue is closed and empty.
     pub(crate) fn run(self, queue: &Queue<ReadTask>) {
+        let _closing = Closing(queue);
         while let Some(tasks) = queue.take(1) {
             for task in tasks {
                 busy::allow(self.busy_timeout);

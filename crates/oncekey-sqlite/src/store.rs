@@ -312,3 +312,29 @@ impl Inspect for SqliteStore {
 const fn when_completing(replayable: bool) -> NoRoom {
     if replayable { NoRoom::Content } else { NoRoom::Other }
 }
+
+#[cfg(test)]
+mod tests {
+    use oncekey::Scope;
+
+    use super::*;
+
+    /// What a fork of the process sees: another process id, and no threads.
+    #[test]
+    fn a_fork_is_turned_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path().join("db.sqlite3")).unwrap();
+        let key = Key::new(&Scope::new("tenant-42", "pay").unwrap(), "a").unwrap();
+        let process = store.shared.process;
+        Arc::get_mut(&mut store.shared).unwrap().process = 0;
+        for error in [
+            futures::executor::block_on(store.get(&key)).unwrap_err(),
+            futures::executor::block_on(store.purge(1)).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Misconfigured);
+            assert!(error.to_string().contains("open it again here"), "{error}");
+        }
+        Arc::get_mut(&mut store.shared).unwrap().process = process;
+        assert_eq!(futures::executor::block_on(store.get(&key)).unwrap(), None);
+    }
+}

@@ -4,17 +4,18 @@
 //! its way, the commands that come in meanwhile queue up, and the next commit carries all of them. A
 //! lone caller waits for nobody.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use oncekey::runtime::Clock;
 use oncekey::store::StoreError;
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, ffi};
 
 use crate::busy;
 use crate::error::{Purpose, again};
-use crate::queue::Queue;
+use crate::queue::{Closing, Queue};
 use crate::schema::Schema;
 use crate::session::Session;
 
@@ -24,7 +25,7 @@ const MOST_IN_A_BATCH: usize = 512;
 /// How long the thread waits for the callers that it has just answered: most come back at once, and
 /// then share the next commit instead of missing it. After a single caller it waits for one, so that a
 /// lone caller waits for nobody, and finds the thread awake.
-const RETURN_TIME: Duration = Duration::from_micros(50);
+const RETURN_TIME: Duration = Duration::from_micros(100);
 
 /// Something for the writer to do.
 pub(crate) enum Task {
@@ -39,8 +40,10 @@ pub(crate) trait Job: Send {
     /// Whether nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool;
 
-    /// Decides, in an open transaction. May be called again if that is rolled back.
-    fn decide(&mut self, session: &mut Session<'_>);
+    /// Decides, in an open transaction; returns whether no statement failed. Is called again if that is
+    /// rolled back because of another member.
+    #[must_use]
+    fn decide(&mut self, session: &mut Session<'_>) -> bool;
 
     /// Hands over what was decided, which is in force; or what became of the transaction instead.
     fn answer(self: Box<Self>, failure: Option<Failure<'_>>);
@@ -74,15 +77,19 @@ where
         self.reply.is_canceled()
     }
 
-    fn decide(&mut self, session: &mut Session<'_>) {
-        self.decided = Some((self.run)(session, self.purpose));
+    fn decide(&mut self, session: &mut Session<'_>) -> bool {
+        let decided = (self.run)(session, self.purpose);
+        // A row that makes no sense is an error too, but none of a statement: it has no source.
+        let failed = decided.as_ref().is_err_and(|error| error.source().is_some());
+        self.decided = Some(decided);
+        !failed
     }
 
     fn answer(self: Box<Self>, failure: Option<Failure<'_>>) {
         let answer = match (failure, self.decided) {
             (Some(Failure::Unknown(error)), _) => Err(self.purpose.unknown(again(error))),
             // It knows better what failed.
-            (Some(Failure::NotApplied(_)) | None, Some(Err(error))) => Err(error),
+            (_, Some(Err(error))) => Err(error),
             (Some(Failure::NotApplied(error)), _) => Err(self.purpose.failed(again(error))),
             (None, Some(Ok(outcome))) => Ok(outcome),
             // Not decided, and nothing failed: dropping the reply says that nobody knows.
@@ -133,11 +140,15 @@ impl Writer {
         }
         match self.attempt(&mut jobs) {
             Attempt::Committed => answer(jobs, None),
-            Attempt::NotBegun(error) => answer(jobs, Some(Failure::NotApplied(&error))),
+            Attempt::NotApplied(error) => answer(jobs, Some(Failure::NotApplied(&error))),
             Attempt::Unknown(error) => answer(jobs, Some(Failure::Unknown(&error))),
-            Attempt::RolledBack if jobs.len() == 1 => answer(jobs, None),
+            Attempt::Failed if jobs.len() == 1 => {
+                // The job knows better. If it does not, it must not be taken for done.
+                let aborted = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT), None);
+                answer(jobs, Some(Failure::NotApplied(&aborted)));
+            }
             // One of them cannot be done. The others must not suffer for it.
-            Attempt::RolledBack => {
+            Attempt::Failed => {
                 for job in jobs {
                     self.commit(vec![job]);
                 }
@@ -147,23 +158,24 @@ impl Writer {
 
     fn attempt(&self, jobs: &mut [Box<dyn Job>]) -> Attempt {
         if let Err(error) = self.begin() {
-            return Attempt::NotBegun(error);
+            return Attempt::NotApplied(error);
         }
         let mut session = Session::new(&self.connection, &self.schema, &*self.clock);
         for job in &mut *jobs {
-            job.decide(&mut session);
-            // Some failures (a full disk, for one) end the whole transaction.
-            if self.connection.is_autocommit() {
-                return Attempt::RolledBack;
-            }
-        }
-        match session.finish().and_then(|()| self.execute("COMMIT")) {
-            Ok(()) => Attempt::Committed,
-            Err(error) => {
+            // A statement that failed may have ended the transaction (a full disk does), or left a part
+            // of its work behind (a damaged page does).
+            if !job.decide(&mut session) || self.connection.is_autocommit() {
                 self.roll_back();
-                Attempt::Unknown(error)
+                return Attempt::Failed;
             }
         }
+        let attempt = match session.finish().map(|()| self.execute("COMMIT")) {
+            Ok(Ok(())) => return Attempt::Committed,
+            Ok(Err(error)) => Attempt::Unknown(error),
+            Err(error) => Attempt::NotApplied(error),
+        };
+        self.roll_back();
+        attempt
     }
 
     fn begin(&self) -> rusqlite::Result<()> {
@@ -186,23 +198,15 @@ impl Writer {
 
 enum Attempt {
     Committed,
-    NotBegun(Error),
-    /// Nothing of it is in force. The job that was decided last knows why.
-    RolledBack,
+    /// It was not begun, or failed before its commit.
+    NotApplied(Error),
+    /// The job that was decided last cannot be done. Nothing is in force.
+    Failed,
     Unknown(Error),
 }
 
 fn answer(jobs: Vec<Box<dyn Job>>, failure: Option<Failure<'_>>) {
     for job in jobs {
         job.answer(failure);
-    }
-}
-
-/// Turns callers away when the thread ends, be it by a panic.
-struct Closing<'a>(&'a Queue<Task>);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
     }
 }
