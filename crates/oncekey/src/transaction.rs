@@ -155,6 +155,9 @@ impl Prepared {
             retention: settings.retention,
             hold: settings.retired_hold(),
         };
+        if !completion.replayable {
+            self.observe(&Event::NotReplayable { len: completion.value.len() });
+        }
         Ok(Complete { grant, completion })
     }
 
