@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use oncekey::runtime::Timestamp;
-use oncekey::store::{ClaimOutcome, Completion, ErrorKind, Fenced, Progress, Renew, State, Store};
+use oncekey::store::{
+    ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Progress, Renew, State, Store,
+};
 use oncekey_sqlite::{SqliteStore, rusqlite};
 use rusqlite::TransactionBehavior;
 
 use common::{
     Database, LEASE, acquire, claim, complete, completion, evict, get, key, number, release,
-    replay, try_complete, wait,
+    replay, sent_under_a_lock, try_complete, wait,
 };
 
 /// A store whose file has room for `pages` pages.
@@ -70,24 +72,13 @@ fn a_call_that_cannot_be_done_takes_no_other_down() {
     let store = with_pages(&database, 40);
     let keys: Vec<_> = (0..20).map(|id| key(format!("{id}"))).collect();
     let grants: Vec<_> = keys.iter().map(|key| acquire(&store, key, 1)).collect();
-    // So that all of them are in the queue when the writer gets the lock.
-    let mut other = database.connect();
-    let lock = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-    let answers = std::thread::scope(|scope| {
-        let all = scope.spawn(|| {
-            let calls = keys.iter().zip(&grants).enumerate().map(|(index, (key, grant))| {
-                let len = if index % 5 == 2 { 1_000_000 } else { 10 };
-                let completion = completion(vec![9; len]);
-                let complete = oncekey::store::Complete { grant: *grant, completion };
-                let store = &store;
-                async move { store.complete(key, &complete).await }
-            });
-            wait(join_all(calls))
-        });
-        std::thread::sleep(Duration::from_millis(50));
-        lock.rollback().unwrap();
-        all.join().unwrap()
+    let calls = keys.iter().zip(&grants).enumerate().map(|(index, (key, grant))| {
+        let len = if index % 5 == 2 { 1_000_000 } else { 10 };
+        let complete = Complete { grant: *grant, completion: completion(vec![9; len]) };
+        let store = &store;
+        async move { store.complete(key, &complete).await }
     });
+    let answers = sent_under_a_lock(&database, calls);
     for (index, answer) in answers.into_iter().enumerate() {
         if index % 5 == 2 {
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::TooLarge, "{index}");
@@ -209,18 +200,11 @@ fn tokens_never_go_back_with_the_clock() {
 fn what_waits_is_bounded() {
     let database = Database::new();
     let store = database.builder().max_queued(3).open().unwrap();
-    let mut other = database.connect();
-    let lock = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     let calls = (0..12).map(|id| {
         let store = &store;
         async move { store.claim(&key(format!("{id}")), &claim(id)).await }
     });
-    let answers = std::thread::scope(|scope| {
-        let all = scope.spawn(|| wait(join_all(calls)));
-        std::thread::sleep(Duration::from_millis(50));
-        lock.rollback().unwrap();
-        all.join().unwrap()
-    });
+    let answers = sent_under_a_lock(&database, calls);
     let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
     assert!(!refused.is_empty());
     for error in refused {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{join, join_all};
 use oncekey::store::{
     Abandon, AttemptId, Claim, ClaimOutcome, Complete, Completion, Evict, Expected, Fenced, Grant,
     Known, Observed, OnInterrupted, OnRetired, Store, StoreError,
@@ -15,7 +16,7 @@ use oncekey::store::{
 use oncekey::{Fingerprint, Key, Scope};
 use oncekey_memory::ManualClock;
 use oncekey_sqlite::{SqliteStore, SqliteStoreBuilder, rusqlite};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use tempfile::TempDir;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
@@ -129,4 +130,24 @@ pub(crate) fn replay(store: &SqliteStore, key: &Key) -> Bytes {
 /// What `sql` selects, a number.
 pub(crate) fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// The answers of all `calls`, which are sent while another connection holds the lock on the file.
+pub(crate) fn sent_under_a_lock<T: Send>(
+    database: &Database,
+    calls: impl IntoIterator<Item = impl Future<Output = T>> + Send,
+) -> Vec<T> {
+    let mut other = database.connect();
+    let lock = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    let (sent, all_sent) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let answers = scope.spawn(move || {
+            // Polled after all of them.
+            let tell = async { sent.send(()).unwrap() };
+            wait(join(join_all(calls), tell)).0
+        });
+        all_sent.recv().unwrap();
+        lock.rollback().unwrap();
+        answers.join().unwrap()
+    })
 }
