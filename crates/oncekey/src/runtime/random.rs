@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A source of numbers that are never handed out twice.
 pub trait Random: Send + Sync + fmt::Debug {
@@ -27,9 +28,20 @@ impl<R: Random + ?Sized> Random for Arc<R> {
 #[non_exhaustive]
 pub struct ProcessRandom;
 
+/// For how long a thread takes its process to be the same without asking: a system call for every id
+/// would be a tenth of a run in memory. A fork takes many times as long as this, so whoever comes out
+/// of one asks.
+const SAME_PROCESS: Duration = Duration::from_micros(5);
+
+#[derive(Clone, Copy)]
+struct Seed {
+    count: u128,
+    process: u32,
+    asked: Instant,
+}
+
 thread_local! {
-    /// The process that took the seed, and the seed with its count.
-    static SEED: Cell<(u32, u128)> = const { Cell::new((0, 0)) };
+    static SEED: Cell<Option<Seed>> = const { Cell::new(None) };
 }
 
 impl ProcessRandom {
@@ -42,15 +54,21 @@ impl ProcessRandom {
 
 impl Random for ProcessRandom {
     fn next(&self) -> u128 {
-        SEED.with(|seed| {
-            let process = std::process::id();
-            let (owner, mut count) = seed.get();
-            if owner != process {
-                count = fresh_seed();
-            }
-            count = count.wrapping_add(1);
-            seed.set((process, count));
-            mix(count)
+        SEED.with(|cell| {
+            let now = Instant::now();
+            let mut seed = match cell.get() {
+                Some(seed) if now.saturating_duration_since(seed.asked) < SAME_PROCESS => seed,
+                last => {
+                    let process = std::process::id();
+                    match last {
+                        Some(seed) if seed.process == process => Seed { asked: now, ..seed },
+                        _ => Seed { count: fresh_seed(), process, asked: now },
+                    }
+                }
+            };
+            seed.count = seed.count.wrapping_add(1);
+            cell.set(Some(seed));
+            mix(seed.count)
         })
     }
 }
@@ -60,7 +78,7 @@ fn fresh_seed() -> u128 {
     if getrandom::fill(&mut bytes).is_err() {
         // The standard library's hash keys are the other randomness that every platform has.
         for half in bytes.chunks_exact_mut(8) {
-            let now = std::time::Instant::now();
+            let now = Instant::now();
             half.copy_from_slice(&RandomState::new().hash_one(now).to_ne_bytes());
         }
     }
