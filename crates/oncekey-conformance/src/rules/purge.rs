@@ -1,11 +1,12 @@
 //! Removing what is over.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use oncekey::store::{Claim, ClaimOutcome, Completion, Fenced, State};
 
 use crate::history::{Answer, Operation};
-use crate::support::{ANSWER, Race, Trial, broken, call, ensure, expect, purge, replayed};
+use crate::support::{ANSWER, Call, Race, Trial, broken, call, ensure, expect, purge, replayed};
 use crate::{Fixture, Verdict};
 
 /// Live and completed records, and ended ones within their hold, are not purged.
@@ -141,22 +142,34 @@ pub async fn races_with_renewals<F: Fixture>(fixture: &F) -> Verdict {
     let other = fixture.open().await;
     let mut race = Race::new();
     while race.goes_on() {
-        let claim = Claim { lease: trial.times.short, hold: Duration::ZERO, ..trial.claim() };
-        let owner = trial.acquire(&trial.key(), &claim).await?;
+        // Several at once, since a purge is over before a single renewal has begun.
+        let mut owners = Vec::new();
+        for _ in 0..8 {
+            let claim = Claim { lease: trial.times.short, hold: Duration::ZERO, ..trial.claim() };
+            owners.push(trial.acquire(&trial.key(), &claim).await?);
+        }
         trial.pass(trial.times.short).await;
-        let operation = Operation::renew(owner.grant, trial.times.long, None);
-        let calls = vec![purge(&*trial.store), call(&operation, &*other, &owner.key)];
-        let answers = race.calls::<F>(calls).await?;
-        let state = match answers.as_slice() {
-            [Answer::Fenced(Fenced::Applied)] => Some(State::Live),
-            [Answer::Fenced(Fenced::Gone)] => None,
-            _ => {
-                return broken("a renewal while its key is purged: Applied or Gone", answers);
+        let told = Mutex::new(Vec::new());
+        let renewals: Call<'_> = Box::pin(async {
+            for owner in &owners {
+                let renewal = Operation::renew(owner.grant, trial.times.long, None);
+                let answer = renewal.send(&*other, &owner.key).await?;
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
             }
-        };
-        let seen = trial.store.get(&owner.key).await?;
-        let what = "the state after a purge and a renewal";
-        expect(what, seen.map(|seen| seen.state), state)?;
+            Ok(None)
+        });
+        race.calls::<F>(vec![purge(&*trial.store), renewals]).await?;
+        let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (owner, answer) in owners.iter().zip(told) {
+            let state = match answer {
+                Answer::Fenced(Fenced::Applied) => Some(State::Live),
+                Answer::Fenced(Fenced::Gone) => None,
+                _ => return broken("a renewal while its key is purged: Applied or Gone", answer),
+            };
+            let seen = trial.store.get(&owner.key).await?;
+            let what = "the state after a purge and a renewal";
+            expect(what, seen.map(|seen| seen.state), state)?;
+        }
     }
     race.took_place()
 }

@@ -37,19 +37,15 @@ pub async fn never_shortens_the_lease<F: Fixture>(fixture: &F) -> Verdict {
     trial.unchanged("a renewal with a shorter lease", &owner.key, &before).await
 }
 
-/// A lapsed lease that nobody took over is renewed, with or without progress, and lives.
+/// A lapsed lease that nobody took over is renewed, and lives.
 pub async fn a_lapsed_lease_lives_again<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    for progress in [None, Some((1, "half"))] {
-        let owner = trial.key_in(State::Lapsed).await?;
-        let renew = Operation::renew(owner.grant, trial.times.long, progress);
-        let answer = renew.fenced(&*trial.store, &owner.key).await?;
-        expect("a renewal by a lapsed owner", answer, Fenced::Applied)?;
-        trial.is_in("a renewed key", &owner.key, State::Live).await?;
-        let outcome = trial.claims(&owner.key, &trial.claim()).await?;
-        busy("a claim on a renewed key", &outcome)?;
-    }
-    Ok(())
+    let owner = trial.key_in(State::Lapsed).await?;
+    let answer = trial.renew(&owner, trial.times.long).await?;
+    expect("a renewal by a lapsed owner", answer, Fenced::Applied)?;
+    trial.is_in("a renewed key", &owner.key, State::Live).await?;
+    let outcome = trial.claims(&owner.key, &trial.claim()).await?;
+    busy("a claim on a renewed key", &outcome).map(drop)
 }
 
 /// A renewal moves the time to forget by as much as the deadline.
@@ -66,23 +62,28 @@ pub async fn forgetting_moves_with_the_deadline<F: Fixture>(fixture: &F) -> Verd
     )
 }
 
-/// Progress is saved together with the renewal, and the lease is extended.
+/// Progress is saved together with the renewal, which extends a live or lapsed lease all the same.
 pub async fn saves_progress<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let mut owner = trial.owner().await?;
-    for (sequence, data) in [(1, "a third"), (2, "two thirds"), (7, "nearly all")] {
-        let before = deadline(&trial.seen(&owner.key).await?)?;
-        owner.claim.lease += trial.times.long;
-        let answer = trial.save(&owner, sequence, data).await?;
-        expect("a renewal with progress", answer, Fenced::Applied)?;
-        let seen = trial.seen(&owner.key).await?;
-        ensure(
-            deadline(&seen)? > before,
-            format_args!("a renewal with progress moves the deadline on from {before:?}"),
-            deadline(&seen)?,
-        )?;
-        let saved = seen.record.progress.map(|progress| (progress.sequence, progress.data));
-        expect("the saved progress", saved, Some((sequence, data.into())))?;
+    for state in [State::Live, State::Lapsed] {
+        let owner = trial.key_in(state).await?;
+        for (sequence, data) in [(1, "a third"), (2, "two thirds"), (7, "nearly all")] {
+            let before = trial.seen(&owner.key).await?;
+            let lease = deadline(&before)?.saturating_since(before.now) + trial.times.long;
+            let save = Operation::renew(owner.grant, lease, Some((sequence, data)));
+            let answer = save.fenced(&*trial.store, &owner.key).await?;
+            expect("a renewal with progress", answer, Fenced::Applied)?;
+            let seen = trial.seen(&owner.key).await?;
+            let saved = seen.record.progress.as_deref();
+            let saved = saved.map(|progress| (progress.sequence, progress.data.clone()));
+            expect("the saved progress", saved, Some((sequence, data.into())))?;
+            let from = before.now.saturating_add(lease);
+            ensure(
+                deadline(&seen)? >= from,
+                format_args!("a renewal with progress moves the deadline on to {from:?}"),
+                deadline(&seen)?,
+            )?;
+        }
     }
     Ok(())
 }

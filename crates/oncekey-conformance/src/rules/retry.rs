@@ -11,7 +11,13 @@ use crate::{Fixture, Verdict, Violation};
 pub async fn claim_again_gets_the_same_grant<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     for owner in owners_of_every_kind(&trial, trial.times.long).await? {
-        is_granted_the_same(&trial, &owner, &owner.claim).await?;
+        let outcome = trial.claims(&owner.key, &owner.claim).await?;
+        let again = acquired("the same attempt's claim", &owner.key, &owner.claim, outcome)?;
+        expect(
+            "the grant, number and predecessor of an attempt that claims again",
+            (again.grant, again.number, again.previous),
+            (owner.grant, owner.number, owner.previous),
+        )?;
     }
     Ok(())
 }
@@ -87,26 +93,19 @@ pub async fn claim_again_after_the_lease_lapsed<F: Fixture>(fixture: &F) -> Verd
         let owners = owners_of_every_kind(&trial, trial.times.short).await?;
         trial.pass(trial.times.short).await;
         for owner in owners {
-            let again = Claim { attempt: owner.claim.attempt, ..policy };
-            is_granted_the_same(&trial, &owner, &again).await?;
+            let claim = Claim { attempt: owner.claim.attempt, ..policy };
+            let outcome = trial.claims(&owner.key, &claim).await?;
+            let what = "the same attempt's claim on its lapsed key";
+            let again = acquired(what, &owner.key, &claim, outcome)?;
+            expect(
+                "the grant and number of a lapsed attempt that claims again",
+                (again.grant, again.number),
+                (owner.grant, owner.number),
+            )?;
             trial.is_in("a lapsed key claimed again", &owner.key, State::Live).await?;
         }
     }
     Ok(())
-}
-
-async fn is_granted_the_same<F: Fixture>(
-    trial: &Trial<'_, F>,
-    owner: &Owner,
-    claim: &Claim,
-) -> Verdict {
-    let outcome = trial.claims(&owner.key, claim).await?;
-    let again = acquired("the same attempt's claim", &owner.key, claim, outcome)?;
-    expect(
-        "the grant, number and predecessor of an attempt that claims again",
-        (again.grant, again.number, again.previous),
-        (owner.grant, owner.number, owner.previous.clone()),
-    )
 }
 
 /// A late copy of a claim whose attempt gave up, was released or is retired is told `Spent`.
