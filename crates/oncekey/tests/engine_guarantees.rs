@@ -1,4 +1,5 @@
 //! What a retry may do after an interruption: the three guarantees, and the hook of the third.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

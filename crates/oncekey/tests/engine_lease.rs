@@ -1,4 +1,5 @@
 //! Keeping a lease: when it is renewed, when it counts as lost, and what never extends it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Events as metrics: every event is counted under its name, and nothing that was sent is a label.
 #![cfg(feature = "metrics")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What an observer is told of each outcome.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 
@@ -181,14 +182,15 @@ fn an_observer_may_use_the_engine() {
 
 #[test]
 fn a_panic_in_an_observer_is_a_crash_of_the_run_and_no_more() {
-    struct Bomb(fn(&Event) -> bool);
+    type Wanted = fn(&Event) -> bool;
+    struct Bomb(Wanted);
     impl Observer for Bomb {
         fn observe(&self, _: &str, event: &Event) {
             assert!(!(self.0)(event), "an observer that panics");
         }
     }
     // At the end of the run, when it is recorded; and in the middle, while it is renewed.
-    let cases: [(fn(&Event) -> bool, State, &str); 2] = [
+    let cases: [(Wanted, State, &str); 2] = [
         (|event| matches!(event, Event::Executed { .. }), State::Completed, "first"),
         (|event| matches!(event, Event::StoreFailed { .. }), State::Lapsed, "second"),
     ];

@@ -1,4 +1,5 @@
 //! Keeping keys in order: sweeping, completing, and what an operator can do with single keys.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Recording a result: what is tried, for how long, and what a caller learns when it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

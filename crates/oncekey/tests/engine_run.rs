@@ -1,4 +1,5 @@
 //! The course of a run: who runs, who gets the answer, and what is left when it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Bad settings are refused before anything runs, and huge ones work.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! Many clients, a card processor and a store that fails in every way, all from one seed.
 //!
 //! `ONCEKEY_SEED` is the first seed and `ONCEKEY_SEEDS` how many follow. A failure names its seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Steps: what is saved before the operation goes on, and what a takeover finds.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Under tokio's paused clock, hours of renewing and waiting take no time.
 #![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Events as `tracing` events: levels, fields, and nothing that was sent.
 #![cfg(feature = "tracing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

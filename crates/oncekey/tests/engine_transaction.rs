@@ -1,4 +1,5 @@
 //! A run inside a transaction, driven over a toy database: key and business write are one.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Duplicates that wait for an owner: how they learn of the end, and what they may not cost.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod support;
 

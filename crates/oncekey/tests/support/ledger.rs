@@ -13,6 +13,7 @@ use oncekey::runtime::Timer;
 
 /// How often an effect may happen, whatever goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "one of what is the question")]
 pub(crate) enum Promise {
     /// Any number of charges; one result.
     OneResult,
