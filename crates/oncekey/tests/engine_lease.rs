@@ -5,15 +5,17 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::{FutureExt, pin_mut};
 use oncekey::observe::Event;
-use oncekey::runtime::Timer;
+use oncekey::runtime::{Clock, Timer, Timestamp};
 use oncekey::store::{ErrorKind, State};
-use oncekey::{Attempt, RunError};
+use oncekey::{Attempt, Idempotency, RunError};
+use oncekey_memory::{ManualClock, MemoryStore};
 use support::{Declined, Fault, Verb, World, fingerprint, key, millis, seconds};
 
 #[test]
@@ -154,12 +156,12 @@ fn waiting_for_the_loss_of_a_lease_leaves_nothing_behind() {
     let world = World::new();
     let engine = world.at_least_once();
     let timer = world.sim.timer.clone();
-    let counter = std::sync::Arc::new(());
-    let held = std::sync::Arc::clone(&counter);
+    let counter = Arc::new(());
+    let held = Arc::clone(&counter);
     let ran = world.run(&engine, &key("a"), move |attempt| async move {
         for _ in 0..100 {
             // A waker of its own each time, as from a set of futures.
-            let waker = Waker::from(std::sync::Arc::new(Holds(std::sync::Arc::clone(&held))));
+            let waker = Waker::from(Arc::new(Holds(Arc::clone(&held))));
             let lost = attempt.lease_lost();
             pin_mut!(lost);
             assert!(lost.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -168,14 +170,14 @@ fn waiting_for_the_loss_of_a_lease_leaves_nothing_behind() {
         Ok("receipt".to_owned())
     });
     world.sim.settle();
-    assert!(std::sync::Arc::strong_count(&counter) <= 2, "dropped waits keep their wakers");
+    assert!(Arc::strong_count(&counter) <= 2, "dropped waits keep their wakers");
     world.sim.finish(&ran).unwrap();
 }
 
-struct Holds(#[allow(dead_code, reason = "counted by its owners")] std::sync::Arc<()>);
+struct Holds(#[allow(dead_code, reason = "counted by its owners")] Arc<()>);
 
 impl std::task::Wake for Holds {
-    fn wake(self: std::sync::Arc<Self>) {}
+    fn wake(self: Arc<Self>) {}
 }
 
 #[test]
@@ -218,7 +220,7 @@ fn an_operation_that_blocks_sees_by_the_clock_that_its_lease_is_over() {
 /// Starts an operation of `time`, and notes when it is told that its lease is lost.
 fn watch_lease(
     world: &World,
-    engine: &oncekey::Idempotency,
+    engine: &Idempotency,
     time: Duration,
 ) -> (support::Task<support::Ran>, Rc<Cell<Option<Duration>>>) {
     let lost_at = Rc::new(Cell::new(None));
@@ -287,4 +289,39 @@ fn a_step_that_is_saved_keeps_the_lease_while_a_renewal_hangs() {
     });
     assert_eq!(world.sim.finish(&ran).unwrap().value(), "receipt");
     assert_eq!(world.recorder.count(|event| matches!(event, Event::LeaseLost { .. })), 0);
+}
+
+#[test]
+fn a_jump_of_the_clock_of_the_store_takes_the_key_and_nothing_else() {
+    let world = World::new();
+    let clock = ManualClock::default();
+    let store = MemoryStore::builder().clock(Arc::new(clock.clone())).build();
+    let engine = |_| world.simulated(Idempotency::at_least_once(store.clone()));
+    let lost_at = Rc::new(Cell::new(None));
+    let (noted, timer) = (Rc::clone(&lost_at), world.sim.timer.clone());
+    let first = world.run(&engine(1), &key("a"), move |attempt| async move {
+        attempt.lease_lost().await;
+        noted.set(Some(timer.now()));
+        Ok("first".to_owned())
+    });
+    world.sim.run_for(seconds(5));
+    clock.advance(seconds(3600));
+    let second = world.start(&engine(2), &key("a"), seconds(1), "second");
+    assert_eq!(world.sim.finish(&second).unwrap().value(), "second");
+
+    // The first cannot know before it asks, and then it knows at once.
+    assert!(matches!(world.sim.finish(&first), Err(RunError::Unrecorded { .. })));
+    assert!(lost_at.get().unwrap() < World::LEASE / 2);
+
+    // Backwards, a lease lasts longer; nobody gets what is owned.
+    let third = world.start(&engine(3), &key("b"), seconds(100), "third");
+    world.sim.settle();
+    clock.set(Timestamp::from_micros(clock.now().as_micros() - 3_600_000_000));
+    for _ in 0..50 {
+        let refused = world.sim.finish(&world.start(&engine(4), &key("b"), seconds(1), "4"));
+        assert!(matches!(refused, Err(RunError::Busy { .. })));
+        world.sim.run_for(seconds(1));
+        clock.advance(seconds(1));
+    }
+    assert_eq!(world.sim.finish(&third).unwrap().value(), "third");
 }
