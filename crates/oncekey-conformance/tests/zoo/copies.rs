@@ -149,7 +149,9 @@ pub(crate) fn own_result_is_spent() -> Defect {
         fault: "retry::a_late_claim_after_completion_is_replayed",
         claim: |seen, claim| {
             refuse(seen.decide(claim), |outcome| match outcome {
-                ClaimOutcome::Replay(_) if seen.is_of(claim.attempt) => Some(ClaimOutcome::Spent),
+                ClaimOutcome::Replay(Some(_)) if seen.is_of(claim.attempt) => {
+                    Some(ClaimOutcome::Spent)
+                }
                 _ => None,
             })
         },

@@ -93,7 +93,7 @@ inhabitants! {
         always_takes_over,
         lapses_are_noticed_by_readers,
         lapsed_is_forgotten,
-        forgets_on_the_minute,
+        short_leases_do_not_count,
         thirty_two_bits,
     }
     results {

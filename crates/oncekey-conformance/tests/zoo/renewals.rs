@@ -58,14 +58,16 @@ pub(crate) fn renewal_shortens() -> Defect {
     }
 }
 
-/// One lost heartbeat and the lease is surrendered, although nobody wants it. As in
+/// One heartbeat that comes late, and the lease is surrendered, although nobody wants it. As in
 /// Akka.Management.
 pub(crate) fn lapsed_is_lost() -> Defect {
     Defect {
         fault: "renew::a_lapsed_lease_lives_again",
         renew: |seen, renew| {
             // What may be swept at any moment is left to the sweep.
-            let lapsed = seen.is(State::Lapsed) && !(SOUND.is_due)(seen);
+            let heartbeat = renew.progress.is_none();
+            let lapsed = heartbeat && seen.is(State::Lapsed) && !(SOUND.is_due)(seen);
+            let lapsed = lapsed && renew.progress.is_none();
             refuse(seen.decide(renew), |_| {
                 (lapsed && seen.is_of(renew.grant.attempt)).then_some(Fenced::Lost)
             })

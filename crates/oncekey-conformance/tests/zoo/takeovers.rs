@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use oncekey::runtime::Timestamp;
 use oncekey::store::{Abandon, Claim, ClaimOutcome, Known, OnInterrupted, State, Status};
 
 use crate::base::lock;
@@ -229,15 +228,15 @@ pub(crate) fn lapsed_is_forgotten() -> Defect {
     }
 }
 
-/// Forgets on the minute, like an index that expires rows once a minute, and rounds down.
-pub(crate) fn forgets_on_the_minute() -> Defect {
+/// A lease under a minute counts for nothing: its key is forgotten a hold after the claim, and not after
+/// the deadline.
+pub(crate) fn short_leases_do_not_count() -> Defect {
     Defect {
         fault: "expiry::a_lapsed_key_is_remembered_for_its_hold",
         claim: |seen, claim| {
             edit(seen.decide(claim), |record| {
-                if record.forget_at < Timestamp::MAX {
-                    let micros = record.forget_at.as_micros();
-                    record.forget_at = Timestamp::from_micros(micros - micros % 60_000_000);
+                if claim.lease < Duration::from_secs(60) {
+                    record.forget_at = seen.now.saturating_add(claim.hold);
                 }
             })
         },

@@ -236,7 +236,7 @@ pub(crate) fn wakes_the_last_only() -> Defect {
 
 /// The subscription begins when somebody first waits: what happens before is missed.
 pub(crate) fn subscribes_late() -> Defect {
-    Defect { fault: "watch::wakes_every_subscriber", subscribes_late: true, ..SOUND }
+    Defect { fault: "watch::is_in_force_at_once", subscribes_late: true, ..SOUND }
 }
 
 /// Lists, and has a fixture that says it does not, so that no rule ever tries it.
