@@ -193,7 +193,8 @@ pub async fn a_large_result_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdi
     const LEN: usize = 8 << 20;
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let value: Bytes = (0..LEN).map(|index| (index % 251) as u8).collect();
+    let pattern: Vec<u8> = (0..251).collect();
+    let value = Bytes::from(pattern.repeat(LEN / pattern.len()));
     let complete = |replayable| {
         let completion = Completion { replayable, ..trial.completion(value.clone()) };
         Operation::complete(owner.grant, completion)
