@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Complete, Completion, Evict, Expected, Fenced, Grant, Known, Progress, Renew, Settle,
-    Settlement, Store, StoreError,
+    Abandon, Complete, Completion, ErrorKind, Evict, Expected, Fenced, Grant, Known, Progress,
+    Renew, Settle, Settlement, Store, StoreError,
 };
 
 use super::expect::broken;
@@ -16,9 +16,21 @@ use crate::history::{Answer, Operation};
 /// A call that is under way; a purge has no answer about a key.
 pub(crate) type Call<'a> = BoxFuture<'a, Result<Option<Answer>, StoreError>>;
 
-/// `operation`, on its way.
+/// `operation`, on its way. Whoever races may be left in the dark, and then asks again as an engine
+/// does.
 pub(crate) fn call<'a>(operation: &'a Operation, store: &'a dyn Store, key: &'a Key) -> Call<'a> {
-    Box::pin(async { operation.send(store, key).await.map(Some) })
+    const MOST_COPIES: usize = 5;
+    Box::pin(async {
+        let mut copies = 1;
+        loop {
+            match operation.send(store, key).await {
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown && copies < MOST_COPIES => {
+                    copies += 1;
+                }
+                answered => return answered.map(Some),
+            }
+        }
+    })
 }
 
 /// A purge, on its way.
