@@ -62,7 +62,7 @@
 //! `create` panic: a test that was not run must not look like one that passed.
 //!
 //! [`run_all`] runs all rules on one fixture instead, and returns a [`Report`] that names each as passed,
-//! failed or skipped, as text or as JSON. [`rules()`] lists them. Each rule is a function of [`rules`],
+//! failed or skipped, as text or as JSON. [`rules()`] lists them. Each rule is a function of [`mod@rules`],
 //! to be called alone, for instance under a debugger.
 //!
 //! # Capabilities

@@ -1,6 +1,6 @@
 //! Verdicts and evictions.
 
-use oncekey::store::{Expected, Fenced, FencingToken, Settlement, State};
+use oncekey::store::{Completion, Expected, Fenced, FencingToken, Settlement, State};
 
 use crate::support::{ANSWER, Owner, Trial, expect, replayed};
 use crate::{Fixture, Verdict};
@@ -42,17 +42,24 @@ pub async fn settle_names_its_attempt<F: Fixture>(fixture: &F) -> Verdict {
     Ok(())
 }
 
-/// A verdict of done records the result on lapsed, given-up and released keys.
+/// A verdict of done records the result on lapsed, given-up and released keys, for its own durations.
 pub async fn settle_as_done_records_the_result<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     for state in [State::Lapsed, State::GaveUp, State::Released] {
         let owner = trial.key_in(state).await?;
-        let [done, _] = verdicts(&trial);
+        let before = trial.seen(&owner.key).await?;
+        let completion = Completion {
+            retention: 2 * trial.times.long,
+            hold: 3 * trial.times.long,
+            ..trial.completion(ANSWER)
+        };
+        let done = Settlement::Done(completion);
         let answer = trial.settle(&owner.key, owner.expected(), done).await?;
         let what = &format!("a verdict of done on a {state:?} key");
         expect(what, answer, Fenced::Applied)?;
         let outcome = trial.claims(&owner.key, &trial.claim()).await?;
         replayed("a claim on a key that was settled as done", &outcome, ANSWER)?;
+        trial.is_forgotten_after(&owner.key, before.now, 5 * trial.times.long).await?;
     }
     Ok(())
 }
