@@ -215,6 +215,21 @@ pub(crate) fn lapsed_cannot_give_up() -> Defect {
     }
 }
 
+/// A lapsed owner that gives up takes its saved steps with it.
+pub(crate) fn lapsed_gives_up_its_steps() -> Defect {
+    Defect {
+        fault: "model::agrees_with_the_rules",
+        abandon: |seen, abandon| {
+            edit(seen.decide(abandon), |next| {
+                if abandon.known == Known::Unknown && seen.is(State::Lapsed) {
+                    next.progress = None;
+                }
+            })
+        },
+        ..SOUND
+    }
+}
+
 /// A release deletes the row, and with it the fingerprint and the last token.
 pub(crate) fn release_forgets() -> Defect {
     Defect {

@@ -162,6 +162,7 @@ inhabitants! {
         given_up_is_soon_forgotten,
         given_up_is_blocked,
         lapsed_cannot_give_up,
+        lapsed_gives_up_its_steps,
         release_forgets,
         unknown_is_nothing,
     }
@@ -220,7 +221,6 @@ inhabitants! {
         settles_an_earlier_attempt,
         evicts_an_earlier_attempt,
         settles_the_interrupted_only,
-        settled_result_has_no_hold,
         not_done_stays_interrupted,
         not_done_keeps_the_steps,
         second_verdict_is_lost,
@@ -254,7 +254,6 @@ inhabitants! {
         renews_over_a_takeover,
         two_results_are_recorded,
         settles_over_a_takeover,
-        evicts_over_a_takeover,
     }
     survival {
         every_process_for_itself,

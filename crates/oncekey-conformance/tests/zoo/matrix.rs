@@ -56,7 +56,8 @@ fn no_rule_is_superfluous() {
         let general = general.iter().filter(|rule| rule.name == fault);
         let own = named.iter().filter(|rule| rule.name == fault);
         for rule in general.chain(own).chain(&named) {
-            if by.len() < 2 && is_rejected(inhabitant, rule.name) {
+            let named = by.iter().filter(|rule| !GENERAL.contains(rule)).count();
+            if named < 2 && is_rejected(inhabitant, rule.name) {
                 by.insert(rule.name);
             }
         }
@@ -103,14 +104,14 @@ fn the_whole_matrix() {
     }
 }
 
-/// The inhabitants that this rule rejects, and no other but the general ones.
+/// The inhabitants that this rule rejects, and no other does but the general ones.
 fn own_of(rule: &str, rejected: &[By]) -> Vec<&'static str> {
+    let only = |by: &By| {
+        let mut others = by.iter().filter(|other| **other != rule);
+        by.contains(rule) && others.all(|other| GENERAL.contains(other))
+    };
     let inhabitants = INHABITANTS.iter().zip(rejected);
-    let own = inhabitants.filter(|(_, by)| {
-        let mut named = by.iter().filter(|rule| !GENERAL.contains(rule));
-        named.next() == Some(&rule) && named.next().is_none()
-    });
-    own.map(|(inhabitant, _)| inhabitant.name).collect()
+    inhabitants.filter(|(_, by)| only(by)).map(|(inhabitant, _)| inhabitant.name).collect()
 }
 
 /// The rules that reject an inhabitant.

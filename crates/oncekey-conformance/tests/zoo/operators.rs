@@ -71,21 +71,6 @@ pub(crate) fn settles_the_interrupted_only() -> Defect {
     }
 }
 
-/// A result that an operator found out is forgotten with its retention, without a hold.
-pub(crate) fn settled_result_has_no_hold() -> Defect {
-    Defect {
-        fault: "model::agrees_with_the_rules",
-        settle: |seen, settle| {
-            edit(seen.decide(settle), |next| {
-                if let Status::Completed { retained_until, .. } = next.status {
-                    next.forget_at = retained_until;
-                }
-            })
-        },
-        ..SOUND
-    }
-}
-
 /// "Not done" only ends the attempt: the key stays interrupted.
 pub(crate) fn not_done_stays_interrupted() -> Defect {
     Defect {

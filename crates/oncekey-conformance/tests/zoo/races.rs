@@ -158,12 +158,3 @@ pub(crate) fn settles_over_a_takeover() -> Defect {
         ..SOUND
     }
 }
-
-/// An eviction deletes by key what it compared before: another owner, by then.
-pub(crate) fn evicts_over_a_takeover() -> Defect {
-    Defect {
-        fault: "history::is_linearizable",
-        tears: |op, _| (op == Op::Evict).then_some(Change::Keep),
-        ..SOUND
-    }
-}
