@@ -50,6 +50,36 @@ fn duplicates_in_plain_threads_get_one_result() {
     one_result(runs.into_iter().map(|run| run.join().unwrap()).collect());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_at_a_few_keys_run_each_once() {
+    const KEYS: usize = 50;
+    const TASKS: usize = 40;
+    let engine = engine();
+    let runs: Arc<[AtomicUsize; KEYS]> = Arc::new([const { AtomicUsize::new(0) }; KEYS]);
+    let task = |task: usize| {
+        let (engine, runs) = (engine.clone(), Arc::clone(&runs));
+        async move {
+            for step in 0..KEYS {
+                let at = (task + step) % KEYS;
+                let work = |_| async {
+                    runs[at].fetch_add(1, Ordering::Relaxed);
+                    for _ in 0..3 {
+                        tokio::task::yield_now().await;
+                    }
+                    Ok::<_, Declined>(at)
+                };
+                let ran = engine.run(&key(&at.to_string()), &fingerprint(), work).await;
+                assert_eq!(*ran.unwrap().value(), at);
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS).map(|id| tokio::spawn(task(id))).collect();
+    for ended in join_all(tasks).await {
+        ended.unwrap();
+    }
+    assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_future_can_be_spawned() {
     let engine = engine();
@@ -82,7 +112,7 @@ async fn every_future_can_be_spawned() {
     assert!(ran.await.unwrap());
 
     let upkeep = tokio::spawn(async move {
-        let completer = engine.completer(|_| async { Verdict::Unknown });
+        let completer = engine.completer("POST /payments", |_| async { Verdict::Unknown });
         let listed = engine.operator().list_interrupted(None, 10).await;
         engine.sweeper().sweep().await.is_ok()
             && completer.complete().await.is_ok()

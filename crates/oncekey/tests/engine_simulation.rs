@@ -183,7 +183,7 @@ impl Scenario {
         let (timer, ledger, dice) =
             (self.world.sim.timer.clone(), self.ledger.clone(), self.dice.clone());
         let hook = hook(&ledger, &dice, &timer, true);
-        let completer = self.engines[0].completer(hook);
+        let completer = self.engines[0].completer("POST /payments", hook);
         async move {
             if dice.percent(50) {
                 return;
@@ -325,13 +325,13 @@ async fn charge(
         ledger.did_nothing(name);
         return Err(Failure::NotStarted(Declined));
     }
-    if steps {
-        let reserve = || async {
+    for step in if steps { ["reserve", "book", "announce"].as_slice() } else { &[] } {
+        let work = || async {
             timer.sleep(dice.time(seconds(3))).await;
             Ok::<_, Failure<Declined>>(dice.below(1_000_000).to_string())
         };
-        let reserved = attempt.step("reserve", reserve).await?;
-        ledger.step(name, "reserve", &reserved);
+        let returned = attempt.step(step, work).await?;
+        ledger.step(name, step, &returned);
     }
     timer.sleep(dice.time(seconds(30))).await;
     // The last look before what cannot be undone.
