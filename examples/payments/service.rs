@@ -7,8 +7,8 @@ use oncekey::observe::Observer;
 use oncekey::operate::Completions;
 use oncekey::store::StoreError;
 use oncekey::{
-    Attempt, Encoded, Failure, Fingerprint, Idempotency, Interruption, Outcome, RunError, Verdict,
-    Verify,
+    Attempt, Encoded, Failure, Fingerprint, Idempotency, Interruption, Key, Outcome, RunError,
+    Verdict, Verify,
 };
 use oncekey_memory::MemoryStore;
 
@@ -96,7 +96,9 @@ impl Service {
             return Ok(Completions::default());
         };
         let hook = hook(Arc::clone(&self.processor), Arc::clone(&self.ledger));
-        idempotency.completer(hook).complete().await
+        // This hook knows both operations.
+        let ours = |key: &Key| matches!(key.operation(), Some(b"charge" | b"refund"));
+        idempotency.completer("charge", hook).only(ours).complete().await
     }
 
     /// The same two effects, and nothing that remembers them.

@@ -146,7 +146,9 @@ impl Key {
     /// A key for a call that this operation makes to somebody else, for example a card processor.
     ///
     /// It depends on this key and on `purpose` alone: every attempt, on every machine, sends the
-    /// same one, so the other side can recognise a repeated call. It reveals nothing of this key.
+    /// same one, so the other side can recognise a repeated call. It is a digest: it does not show this
+    /// key, but whoever can guess scope and id can test the guess. Use ids that cannot be guessed where
+    /// that matters.
     ///
     /// ```
     /// # use oncekey::{Key, Scope};

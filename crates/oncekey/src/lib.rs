@@ -27,7 +27,7 @@ pub mod store;
 pub mod transaction;
 
 pub use engine::{
-    Attempt, CodecError, Encoded, Failure, Idempotency, Interruption, Outcome, RecordError,
+    Attempt, CodecError, Effect, Encoded, Failure, Idempotency, Interruption, Outcome, RecordError,
     RunError, StepError, Verdict, Verify,
 };
 pub use fingerprint::{Fingerprint, FingerprintBuilder};

@@ -234,7 +234,7 @@ fn a_verdict_that_cannot_be_recorded_is_handed_to_the_caller() {
     let Err(RunError::Unrecorded { value, .. }) = world.sim.finish(&ran) else {
         panic!("the store does not answer");
     };
-    assert_eq!(value.decode::<String>().unwrap(), "charge 1");
+    assert_eq!(value.unwrap().decode::<String>().unwrap(), "charge 1");
 }
 
 #[test]

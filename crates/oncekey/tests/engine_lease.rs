@@ -123,7 +123,7 @@ fn a_refused_renewal_ends_the_lease_at_once() {
     let Err(RunError::Unrecorded { value, .. }) = world.sim.finish(&ran) else {
         panic!("another attempt has recorded its result");
     };
-    assert_eq!(value.decode::<String>().unwrap(), "receipt");
+    assert_eq!(value.unwrap().decode::<String>().unwrap(), "receipt");
     let replay = world.sim.finish(&world.start(&engine, &key("a"), seconds(1), "third"));
     assert_eq!(replay.unwrap().value(), "other");
 }
@@ -184,7 +184,7 @@ impl std::task::Wake for Holds {
 fn a_slow_answer_to_the_claim_starts_nothing() {
     let world = World::new();
     let engine = world.at_least_once();
-    world.store.script(Verb::Claim, [Fault::SlowReply(seconds(31))]);
+    world.store.script(Verb::Claim, [Fault::SlowReply(millis(29_900))]);
     let ran = world.run(&engine, &key("a"), |_| async { panic!("it must not start") });
     assert!(matches!(world.sim.finish(&ran), Err(RunError::LeaseLost)));
     assert_eq!(world.state(&key("a")), Some(State::Released), "nothing was done");
@@ -196,7 +196,7 @@ fn a_slow_answer_to_a_takeover_frees_nothing() {
     let engine = world.at_least_once();
     let failed = world.run(&engine, &key("a"), |_| async { Err(Declined) });
     assert!(world.sim.finish(&failed).is_err());
-    world.store.script(Verb::Claim, [Fault::SlowReply(seconds(31))]);
+    world.store.script(Verb::Claim, [Fault::SlowReply(millis(29_900))]);
     let ran = world.run(&engine, &key("a"), |_| async { panic!("it must not start") });
     assert!(matches!(world.sim.finish(&ran), Err(RunError::LeaseLost)));
     assert_eq!(world.state(&key("a")), Some(State::GaveUp), "what was interrupted stays so");

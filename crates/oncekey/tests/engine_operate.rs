@@ -96,7 +96,7 @@ fn a_completer_leaves_alone_what_clients_are_at() {
     interrupt(&world, &engine, &key("a"));
     // The page is listed, and before the key is claimed a client has taken it over.
     world.store.script(Verb::List, [Fault::SlowReply(seconds(2))]);
-    let completer = engine.completer(|_| async { panic!("a client is at it") });
+    let completer = engine.completer("POST /payments", |_| async { panic!("a client is at it") });
     let completing = world.sim.spawn(async move { completer.complete().await });
     world.sim.run_for(seconds(1));
     let client = world.start(&engine, &key("a"), seconds(10), "receipt");
@@ -111,7 +111,7 @@ fn a_completer_leaves_alone_what_clients_are_at() {
     ] {
         interrupt(&world, &engine, &key("b"));
         world.store.script(Verb::List, [Fault::SlowReply(seconds(2))]);
-        let completer = engine.completer(|_| async { Verdict::Unknown });
+        let completer = engine.completer("POST /payments", |_| async { Verdict::Unknown });
         let completing = world.sim.spawn(async move { completer.complete().await });
         world.sim.run_for(seconds(1));
         let client = engine.clone();
@@ -131,7 +131,7 @@ fn a_client_that_comes_while_a_completer_asks_is_told_to_wait() {
     let timer = world.sim.timer.clone();
     let engine = world.at_most_once();
     interrupt(&world, &engine, &key("a"));
-    let completer = engine.completer(move |_| {
+    let completer = engine.completer("POST /payments", move |_| {
         let timer = timer.clone();
         async move {
             timer.sleep(seconds(100)).await;
@@ -181,7 +181,7 @@ fn a_completer_leaves_hashed_keys_alone_unless_its_hook_can_do_with_them() {
         let charge: Option<String> = interruption.saved_step("charge").unwrap();
         charge.map_or(Verdict::NotDone, |charge| Verdict::done(&charge).unwrap())
     };
-    let completer = engine.completer(saved_steps).only(|_| true);
+    let completer = engine.completer("POST /payments", saved_steps).only(|_| true);
     let completions = world.sim.block_on(async move { completer.complete().await }).unwrap();
     assert_eq!(completions.done, 1);
     let replay = world.sim.finish(&world.start(&engine, &key("a"), seconds(1), "2")).unwrap();
@@ -199,7 +199,7 @@ fn hashed(world: &World) -> Key {
 fn a_completer_without_a_listing_store_says_so() {
     let world = World::new();
     let engine = world.simulated(Idempotency::at_least_once(PlainStore::new(MemoryStore::new())));
-    let completer = engine.completer(|_| async { Verdict::Unknown });
+    let completer = engine.completer("POST /payments", |_| async { Verdict::Unknown });
     let operator = engine.operator();
     let (completed, listed) = world.sim.block_on(async move {
         (completer.complete().await, operator.list_interrupted(None, 10).await)
@@ -217,7 +217,7 @@ fn a_completer_runs_on_and_pages_through_all() {
     }
     world.store.script(Verb::List, [Fault::Fail(ErrorKind::Unavailable)]);
     let done = |_| async { Verdict::Done(Encoded::json("found").unwrap()) };
-    let completer = engine.completer(done).every(seconds(10)).page(7);
+    let completer = engine.completer("POST /payments", done).every(seconds(10)).page(7);
     let completing = world.sim.spawn(async move { completer.run().await });
     world.sim.run_for(seconds(25));
     for id in 0..250 {
@@ -306,7 +306,7 @@ fn complete(
     page: usize,
     hook: impl oncekey::Verify + 'static,
 ) -> Completions {
-    let completer = engine.completer(hook).page(page);
+    let completer = engine.completer("POST /payments", hook).page(page);
     world.sim.block_on(async move { completer.complete().await }).unwrap()
 }
 

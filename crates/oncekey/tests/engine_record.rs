@@ -97,7 +97,7 @@ fn an_owner_that_was_replaced_keeps_its_value_and_changes_nothing() {
     else {
         panic!("another attempt has the key");
     };
-    assert_eq!(value.decode::<String>().unwrap(), "replaced");
+    assert_eq!(value.unwrap().decode::<String>().unwrap(), "replaced");
     let again = world.sim.finish(&world.start(&engine, &key("a"), seconds(1), "again"));
     assert_eq!(again.unwrap().value(), "other");
 }
@@ -260,7 +260,7 @@ fn unrecorded(ran: Result<Outcome<String>, RunError<Declined>>) -> (String, Opti
         RecordError::Store(error) => Some(error.kind()),
         _ => None,
     };
-    (value.decode().unwrap(), kind)
+    (value.unwrap().decode().unwrap(), kind)
 }
 
 fn evict(world: &World) {

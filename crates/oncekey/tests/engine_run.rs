@@ -256,7 +256,7 @@ fn a_stored_result_of_another_type_is_an_error_and_never_a_second_run() {
             .await;
         (numbers, bytes)
     });
-    assert!(matches!(numbers, Err(RunError::Codec(CodecError::Decode(_)))));
+    assert!(matches!(numbers, Err(RunError::Codec(CodecError::Decode { .. }))));
     assert!(matches!(bytes, Err(RunError::Codec(CodecError::OtherCodec))));
 }
 

@@ -99,7 +99,8 @@ fn upkeep_at_any_interval_lets_others_run() {
         let world = World::new();
         let engine = world.at_least_once();
         let sweeper = engine.sweeper().every(interval);
-        let completer = engine.completer(|_| async { Verdict::Unknown }).every(interval);
+        let completer =
+            engine.completer("POST /payments", |_| async { Verdict::Unknown }).every(interval);
         let sweeping = world.sim.spawn(async move { sweeper.run().await });
         let completing = world.sim.spawn(async move { completer.run().await });
         world.sim.run_for(millis(100));

@@ -86,7 +86,7 @@ impl Database {
         let complete = prepared.complete(grant, &value).map_err(RunError::Codec)?;
         let completed = self.apply(&mut tables, prepared.key(), &complete);
         let unrecorded = |error| RunError::Unrecorded {
-            value: oncekey::Encoded::from_bytes(complete.completion.value.clone()),
+            value: Some(oncekey::Encoded::from_bytes(complete.completion.value.clone())),
             error,
         };
         check_completed(completed).map_err(unrecorded)?;

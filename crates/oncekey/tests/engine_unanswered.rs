@@ -138,7 +138,7 @@ fn what_a_completer_took_over_is_not_run_again_by_an_at_most_once_client() {
 
         // The completer takes the interrupted key over, and never learns of it.
         world.store.script(Verb::Claim, vec![Fault::LostReply; 4]);
-        let completer = engine.completer(|_| async { Verdict::Unknown });
+        let completer = engine.completer("POST /payments", |_| async { Verdict::Unknown });
         let completions = world.sim.block_on(async move { completer.complete().await }).unwrap();
         assert_eq!(completions.unknown, 1);
         assert_eq!(world.state(&key("a")), Some(State::Live));

@@ -1,5 +1,6 @@
 //! What an operation is handed: [`Attempt`], its right to run and what it can do with it.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -47,6 +48,23 @@ struct Shared {
     steps: Mutex<Option<Steps>>,
     /// How many steps did something, or may have: those that ran, and did not end with an error.
     effects: AtomicUsize,
+    /// The steps under way, and what their next users wait for.
+    running: Mutex<BTreeMap<String, Arc<Flag>>>,
+}
+
+/// The right to run one step. Dropping it passes it on.
+struct StepTurn<'a> {
+    attempt: &'a Attempt,
+    name: String,
+}
+
+impl Drop for StepTurn<'_> {
+    fn drop(&mut self) {
+        let done = lock(&self.attempt.shared.running).remove(&self.name);
+        if let Some(done) = done {
+            done.raise();
+        }
+    }
 }
 
 /// Why a step will not return.
@@ -54,6 +72,7 @@ struct Shared {
 pub(crate) enum Parked {
     LeaseLost,
     Unsaved(StepError),
+    Unreadable(CodecError),
 }
 
 impl Attempt {
@@ -79,6 +98,7 @@ impl Attempt {
                 parked_by: Mutex::default(),
                 steps: Mutex::default(),
                 effects: AtomicUsize::new(0),
+                running: Mutex::default(),
             }),
         }
     }
@@ -108,7 +128,11 @@ impl Attempt {
         self.shared.previous.is_some()
     }
 
-    /// Whether somebody else may own the key by now. Look before every effect that cannot be undone.
+    /// Whether somebody else may own the key by now: the lease is lost, or this attempt has ended. Look
+    /// before every effect that cannot be undone.
+    ///
+    /// Goes by the monotonic clock of this machine. Where that stands still while the machine sleeps, it
+    /// is late by as much: an effect that must not happen late carries the [`token`](Self::token) too.
     #[must_use]
     pub fn is_lease_lost(&self) -> bool {
         self.shared.lost.is_raised() || self.now() >= self.deadline()
@@ -173,10 +197,12 @@ impl Attempt {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        let _turn = self.turn_of_step(name).await;
         let value = match self.saved_step(name) {
             Ok(Some(value)) if self.is_saved(name) => return Ok(value),
-            // Another use of the name does not wait for it to be saved, or was dropped before it was.
+            // An earlier use of the name was dropped before it was saved.
             Ok(Some(value)) => Ok(value),
+            Err(error) => match self.park(Parked::Unreadable(error)).await {},
             Ok(None) if self.is_lease_lost() => match self.park(Parked::LeaseLost).await {},
             Ok(None) => {
                 // Until it says otherwise: dropped in the middle, nobody knows what it did.
@@ -190,7 +216,6 @@ impl Attempt {
                 };
                 self.keep_step(name, &value).map(|()| value)
             }
-            Err(error) => Err(error),
         };
         let saved = match value {
             Ok(value) => self.save_steps().await.map(|()| value),
@@ -199,6 +224,23 @@ impl Attempt {
         match saved {
             Ok(value) => Ok(value),
             Err(parked) => match self.park(parked).await {},
+        }
+    }
+
+    /// Waits until no other use of the step `name` is under way: it runs once.
+    async fn turn_of_step(&self, name: &str) -> StepTurn<'_> {
+        loop {
+            let running = {
+                let mut running = lock(&self.shared.running);
+                match running.get(name) {
+                    Some(done) => Arc::clone(done),
+                    None => {
+                        running.insert(name.to_owned(), Arc::default());
+                        return StepTurn { attempt: self, name: name.to_owned() };
+                    }
+                }
+            };
+            running.wait().await;
         }
     }
 
@@ -299,6 +341,11 @@ impl Attempt {
         self.shared.deadline.fetch_max(nanos(deadline), Ordering::AcqRel);
     }
 
+    /// The attempt is about to be ended: whatever still runs of it owns nothing any more.
+    pub(crate) fn end(&self) {
+        self.shared.lost.raise();
+    }
+
     pub(crate) fn lose(&self) {
         if self.shared.lost.raise() {
             self.shared.engine.settings.observe(&Event::LeaseLost { number: self.number() });
@@ -317,7 +364,7 @@ impl fmt::Debug for Attempt {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Inner;
 use super::attempt::Attempt;
-use super::lease::Backoff;
+use super::finish::no_answer;
+use super::lease::{Backoff, within};
 use super::outcome::RecordError;
-use super::value::Encoded;
+use super::value::{CodecError, Encoded};
+use super::{Inner, Settings};
 use crate::observe::Event;
 use crate::store::{Claim, ClaimOutcome, ErrorKind, OnInterrupted, Store, StoreError};
 use crate::{Fingerprint, Key};
@@ -31,7 +32,8 @@ pub(crate) enum Refusal {
     Interrupted,
     Retired,
     LeaseLost,
-    Unrecorded { value: Encoded, error: RecordError },
+    Unrecorded { value: Option<Encoded>, error: RecordError },
+    Codec(CodecError),
     Store(StoreError),
 }
 
@@ -70,8 +72,10 @@ impl<'a> Request<'a> {
         request
     }
 
-    pub(crate) const fn set_on_interrupted(&mut self, policy: OnInterrupted) {
-        self.question.claim.on_interrupted = policy;
+    /// Takes an interrupted key over, whatever the guarantee, and remembers it for at least `hold`.
+    pub(crate) fn take_over(&mut self, hold: Duration) {
+        self.question.claim.on_interrupted = OnInterrupted::TakeOver;
+        self.question.claim.hold = self.question.claim.hold.max(hold);
     }
 
     pub(crate) const fn stored_key(&self) -> &Key {
@@ -125,8 +129,7 @@ impl<'a> Request<'a> {
             ClaimOutcome::Acquired { grant, number, lease_left, previous } => {
                 // Counted from before the claim was sent: however long the answer took, the store's
                 // deadline is not earlier.
-                let usable = lease_left.saturating_sub(self.engine.settings.margin());
-                let deadline = sent.saturating_add(usable);
+                let deadline = sent.saturating_add(Settings::usable(lease_left));
                 if let Some(previous) = &previous {
                     let cause = previous.cause;
                     self.engine.settings.observe(&Event::TakenOver { cause, number });
@@ -177,7 +180,11 @@ impl<'a> Question<'a> {
             let sent = settings.timer.now();
             // Until it is answered: dropped in mid-call, nobody knows.
             self.in_doubt = true;
-            match self.engine.store.claim(&self.stored_key, &self.claim).await {
+            let call = self.engine.store.claim(&self.stored_key, &self.claim);
+            // An answer that takes as long as the lease would be of no use.
+            let patience = || sent.saturating_add(settings.lease);
+            let answer = within(&*settings.timer, patience, call).await;
+            match answer.unwrap_or_else(|| Err(no_answer("claim"))) {
                 Ok(outcome) => {
                     self.in_doubt = match outcome {
                         // Used up, or for good without effect.
@@ -194,7 +201,8 @@ impl<'a> Question<'a> {
                     settings.observe(&Event::StoreFailed { operation: "claim", kind });
                     unknown |= kind == ErrorKind::OutcomeUnknown;
                     self.in_doubt = earlier_doubt || unknown;
-                    if kind != ErrorKind::OutcomeUnknown || sends == SENDS {
+                    let late = settings.timer.now() >= sent.saturating_add(settings.lease);
+                    if kind != ErrorKind::OutcomeUnknown || sends == SENDS || late {
                         return Err(error);
                     }
                 }

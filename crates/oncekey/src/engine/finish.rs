@@ -35,6 +35,7 @@ impl Attempt {
         value: Encoded,
         replayable: bool,
     ) -> Result<(), NotRecorded> {
+        self.end();
         let settings = &self.engine().settings;
         let value = value.into_bytes();
         let completion = Completion {
@@ -148,7 +149,8 @@ impl Attempt {
     /// the one before did nothing either, the key stays interrupted. It also does if a step of this
     /// attempt ran.
     pub(crate) async fn release(&self, previous_settled: bool) {
-        if (self.is_takeover() && !previous_settled) || self.has_effects() {
+        let inherited = self.previous().is_some_and(|previous| previous.progress.is_some());
+        if (self.is_takeover() && !previous_settled) || inherited || self.has_effects() {
             return self.give_up().await;
         }
         let hold = self.engine().settings.released_hold();
@@ -165,6 +167,7 @@ impl Attempt {
     }
 
     async fn abandon(&self, known: Known) -> bool {
+        self.end();
         let engine = self.engine();
         let settings = &engine.settings;
         let mut give_up_at = None;
@@ -195,7 +198,7 @@ impl Attempt {
 }
 
 /// Whether a command that was not answered was applied, nobody knows.
-fn no_answer(operation: &'static str) -> StoreError {
+pub(crate) fn no_answer(operation: &'static str) -> StoreError {
     StoreError::new(ErrorKind::OutcomeUnknown, operation)
         .with_message("the store did not answer for as long as a lease lasts")
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, FutureExt, select};
 
+use super::Settings;
 use super::attempt::{Attempt, Parked};
 use crate::observe::Event;
 use crate::runtime::{Random, Timer};
@@ -106,8 +107,7 @@ pub(crate) async fn renew(
         let call = engine.store.renew(attempt.stored_key(), &renewal);
         match within(&*settings.timer, || until, call).await {
             Some(Ok(Fenced::Applied)) => {
-                let usable = settings.lease.saturating_sub(settings.margin());
-                attempt.confirm(sent.saturating_add(usable));
+                attempt.confirm(sent.saturating_add(Settings::usable(settings.lease)));
                 return Ok(Fenced::Applied);
             }
             Some(Ok(refused)) => {

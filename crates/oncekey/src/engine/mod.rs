@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use attempt::Attempt;
-pub use outcome::{Failure, Outcome, RecordError, RunError, StepError};
+pub use outcome::{Effect, Failure, Outcome, RecordError, RunError, StepError};
 pub use value::{CodecError, Encoded};
 pub use verify::{Interruption, Verdict, Verify};
 
@@ -56,6 +56,9 @@ use crate::store::{AttemptId, Store, StoreError};
 /// | [`hold`](Self::hold) | see there | how long an ended key is remembered beyond that |
 /// | [`wait_for_duplicate`](Self::wait_for_duplicate) | 0 | how long a duplicate waits for the first |
 /// | [`max_value_len`](Self::max_value_len) | 1 MiB | the largest result that is kept |
+///
+/// All engines that share keys must give the same guarantee: one that runs at least once may take over,
+/// and later forget, what one that runs at most once would keep until it is settled.
 ///
 /// Settings are checked by [`validate`](Self::validate), and by each run before anything else.
 ///
@@ -131,7 +134,9 @@ impl Idempotency {
     ///
     /// The hook is asked under a lease of its own. It may say *done* (its value is recorded and
     /// replayed), *not done* (the operation runs), or *unknown*
-    /// ([`Interrupted`](RunError::Interrupted), until a later request asks again).
+    /// ([`Interrupted`](RunError::Interrupted), until a later request asks again). Interrupted keys are
+    /// kept until the hook knows, unless a [`hold`](Self::hold) is stated: after that they are forgotten,
+    /// and run unasked.
     /// ```
     /// # use oncekey::*;
     /// # use oncekey_memory::MemoryStore;
@@ -182,7 +187,8 @@ impl Idempotency {
     ///
     /// | default | interrupted | released | completed |
     /// |---|---|---|---|
-    /// | at least once, verified | one retention after the claim | one retention | 0 |
+    /// | at least once | one retention after the claim | one retention | 0 |
+    /// | verified | for ever | one retention | 0 |
     /// | at most once | for ever | one retention | 30 days |
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
@@ -258,7 +264,7 @@ impl Idempotency {
     /// # use oncekey_memory::MemoryStore;
     /// let idempotency = Idempotency::at_least_once(MemoryStore::new()).lease(Duration::ZERO);
     /// let error = idempotency.validate().unwrap_err();
-    /// assert!(error.to_string().contains("the lease is zero"));
+    /// assert!(error.to_string().contains("the lease is shorter"));
     /// ```
     pub fn validate(&self) -> Result<(), StoreError> {
         self.inner.settings.check()

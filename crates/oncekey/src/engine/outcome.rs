@@ -1,15 +1,23 @@
 //! What a run returns: [`Outcome`], or one of the reasons in [`RunError`].
 
+use std::fmt;
 use std::time::Duration;
 
 use super::value::{CodecError, Encoded};
 use crate::store::StoreError;
 
 /// The answer to a request: from this very run, or replayed from an earlier one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Outcome<T> {
     value: T,
     replay: bool,
+}
+
+impl<T> fmt::Debug for Outcome<T> {
+    /// Shows no value: what an operation returned is not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome").field("replay", &self.replay).finish_non_exhaustive()
+    }
 }
 
 impl<T> Outcome<T> {
@@ -48,28 +56,38 @@ pub enum Failure<E> {
     Unknown(E),
 }
 
+impl<E> From<E> for Failure<E> {
+    /// Unknown, unless said otherwise: what `?` makes of an error.
+    fn from(error: E) -> Self {
+        Self::Unknown(error)
+    }
+}
+
 /// Why a run has no result to return.
 ///
 /// What each says about the *effect* of the operation:
 ///
 /// | error | the operation | what to do |
 /// |---|---|---|
-/// | `NotStarted` | ran and says that it did nothing | retry, same key |
+/// | `NotStarted` | ran and says that it did nothing | retry, same key (see there) |
 /// | `Unknown` | ran, effect unknown | retry, same key: the guarantee decides |
 /// | `Busy` | runs elsewhere now | retry after the time given, same key |
 /// | `Mismatch` | did not run for *this* request | a bug of the client: new request, new key |
-/// | `Interrupted` | ran once, effect unknown | somebody must find out, then settle the key |
+/// | `Interrupted` | ran once, effect unknown | find out, then settle; verified: retry asks again |
 /// | `Retired` | is done; the result is no longer kept | do not retry |
 /// | `NotReplayable` | is done; the result was not kept | do not retry; read the result elsewhere |
 /// | `LeaseLost` | did not run here, or stopped at a step | retry, same key |
 /// | `StepUnsaved` | stopped after a step | retry, same key: the guarantee decides |
+/// | `StepUnreadable` | stopped before a step that had run | mend the type, or settle the key |
 /// | `Unrecorded` | is done; the record of it is missing | keep the value that the error carries |
 /// | `Store` | did not run here | retry, same key |
 /// | `Codec` | is done; the stored result cannot be read | mend the type |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError<E> {
-    /// The operation failed and knows that nothing was done. The key is free again.
+    /// The operation failed and says that nothing was done. The key is free again, unless a step ran, or
+    /// an earlier attempt was interrupted and nobody has found out what that one did: then it stays
+    /// interrupted.
     #[error("the operation failed before it did anything")]
     NotStarted(#[source] E),
     /// The operation failed, and what it did is unknown.
@@ -91,7 +109,7 @@ pub enum RunError<E> {
     #[error("the operation was done long ago, and its result is no longer kept")]
     Retired,
     /// The operation is done, and its result was not kept: too large, or not encodable.
-    #[error("the operation is done, and its result was too large to keep")]
+    #[error("the operation is done, and its result was not kept: too large, or not encodable")]
     NotReplayable,
     /// The lease ended before the operation was started, or while a step was saved.
     #[error("the lease on the key was lost")]
@@ -99,11 +117,15 @@ pub enum RunError<E> {
     /// A step ran, and what it returned could not be saved. The operation was stopped there.
     #[error("a step ran, and its result could not be saved")]
     StepUnsaved(#[source] StepError),
+    /// What an earlier attempt saved of a step is not of the type asked for. The operation was stopped
+    /// before that step; every retry will be, until the type is mended or the key settled.
+    #[error("the saved result of a step cannot be read")]
+    StepUnreadable(#[source] CodecError),
     /// The operation is done, and the store did not take its result.
     #[error("the operation is done, and its result could not be recorded")]
     Unrecorded {
-        /// What the operation returned.
-        value: Encoded,
+        /// What the operation returned; `None` if that could not be encoded.
+        value: Option<Encoded>,
         /// Why it was not recorded.
         #[source]
         error: RecordError,
@@ -111,12 +133,41 @@ pub enum RunError<E> {
     /// The store, or its configuration, is broken; the operation did not run.
     #[error("the operation was not started")]
     Store(#[source] StoreError),
-    /// The operation is done, and its stored result cannot be decoded.
+    /// The operation is done, and its stored result, or the one that a hook found, cannot be decoded.
     #[error("the operation is done, and its stored result cannot be read")]
     Codec(#[source] CodecError),
 }
 
+/// What a [`RunError`] says about the effect of the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "not done, done, or unknown: there is no fourth")]
+pub enum Effect {
+    /// This call did nothing, and knows of nothing done under this key.
+    NotDone,
+    /// The operation is done.
+    Done,
+    /// The operation may have been done, in this call or an earlier one, or is being done.
+    Unknown,
+}
+
 impl<E> RunError<E> {
+    /// What is known about the effect of the operation.
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::NotStarted(_) | Self::Mismatch => Effect::NotDone,
+            Self::Retired | Self::NotReplayable | Self::Unrecorded { .. } | Self::Codec(_) => {
+                Effect::Done
+            }
+            Self::Unknown(_)
+            | Self::Busy { .. }
+            | Self::Interrupted
+            | Self::LeaseLost
+            | Self::StepUnsaved(_)
+            | Self::StepUnreadable(_)
+            | Self::Store(_) => Effect::Unknown,
+        }
+    }
+
     /// When trying again makes sense, if the error says so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -148,7 +148,7 @@ async fn run_as<T, E, F, Fut>(
     fingerprint: &Fingerprint,
     operation: F,
     encode: impl FnOnce(&T) -> Result<Encoded, CodecError>,
-    decode: impl FnOnce(Encoded) -> Result<T, CodecError>,
+    decode: impl Fn(&Encoded) -> Result<T, CodecError> + Sync,
 ) -> Result<Outcome<T>, RunError<E>>
 where
     F: FnOnce(Attempt) -> Fut,
@@ -158,11 +158,12 @@ where
     // Only observers want to know how long it took.
     let observed = !engine.settings.observers.is_empty();
     let started = observed.then(|| engine.settings.timer.now());
-    let attempt = match admit(engine, key, fingerprint, started).await? {
+    let readable = |value: &Encoded| decode(value).map(drop);
+    let attempt = match admit(engine, key, fingerprint, started, &readable).await? {
         Admission::Run(attempt) => attempt,
         Admission::Replay(value) => {
             let value = value.ok_or(RunError::NotReplayable)?;
-            let decoded = decode(Encoded::from_bytes(value)).map_err(RunError::Codec)?;
+            let decoded = decode(&Encoded::from_bytes(value)).map_err(RunError::Codec)?;
             return Ok(Outcome::replayed(decoded));
         }
     };
@@ -207,9 +208,10 @@ async fn admit<E>(
     key: &Key,
     fingerprint: &Fingerprint,
     started: Option<Duration>,
+    readable: Readable<'_>,
 ) -> Result<Admission, RunError<E>> {
     let settings = &engine.settings;
-    let admitted = find_admission(engine, key, fingerprint).await;
+    let admitted = find_admission(engine, key, fingerprint, readable).await;
     let elapsed = || elapsed(settings, started);
     let (event, error) = match admitted {
         Ok(Admission::Run(attempt)) => return Ok(Admission::Run(attempt)),
@@ -227,16 +229,21 @@ async fn admit<E>(
         Err(Refusal::Unrecorded { value, error }) => {
             (Event::Unrecorded, RunError::Unrecorded { value, error })
         }
+        Err(Refusal::Codec(error)) => return Err(RunError::Codec(error)),
         Err(Refusal::Store(error)) => return Err(RunError::Store(error)),
     };
     settings.observe(&event);
     Err(error)
 }
 
+/// Whether a value is one that the caller can decode.
+pub(crate) type Readable<'a> = &'a (dyn Fn(&Encoded) -> Result<(), CodecError> + Sync);
+
 async fn find_admission(
     engine: &Arc<Inner>,
     key: &Key,
     fingerprint: &Fingerprint,
+    readable: Readable<'_>,
 ) -> Result<Admission, Refusal> {
     engine.settings.check()?;
     let mut request = Request::new(engine, key, fingerprint);
@@ -264,7 +271,7 @@ async fn find_admission(
     let Guarantee::Verified(hook) = &engine.settings.guarantee else {
         return Ok(Admission::Run(attempt));
     };
-    match settle_interruption(&attempt, fingerprint, &**hook).await? {
+    match settle_interruption(&attempt, fingerprint, &**hook, readable).await? {
         Settled::NotInterrupted | Settled::NotDone => Ok(Admission::Run(attempt)),
         Settled::Done(value) => Ok(Admission::Replay(Some(value.as_bytes().clone()))),
         Settled::Unknown => Err(Refusal::Interrupted),
@@ -285,6 +292,7 @@ pub(crate) async fn settle_interruption(
     attempt: &Attempt,
     fingerprint: &Fingerprint,
     hook: &dyn Verify,
+    readable: Readable<'_>,
 ) -> Result<Settled, Refusal> {
     let Some(previous) = attempt.previous() else {
         return Ok(Settled::NotInterrupted);
@@ -302,10 +310,19 @@ pub(crate) async fn settle_interruption(
         Verdict::Unknown => VerdictKind::Unknown,
     };
     settings.observe(&Event::Verified { verdict: kind });
+    // Recorded, a value that nobody can read would stay for the whole retention.
+    if let Verdict::Done(value) = &verdict
+        && let Err(error) = readable(value)
+    {
+        attempt.give_up().await;
+        return Err(Refusal::Codec(error));
+    }
     match verdict {
         Verdict::Done(value) => match attempt.complete(fingerprint, value.clone(), true).await {
             Ok(()) => Ok(Settled::Done(value)),
-            Err(NotRecorded { value, error }) => Err(Refusal::Unrecorded { value, error }),
+            Err(NotRecorded { value, error }) => {
+                Err(Refusal::Unrecorded { value: Some(value), error })
+            }
         },
         Verdict::NotDone if attempt.is_lease_lost() => {
             // Somebody else may have started since.
@@ -338,7 +355,7 @@ async fn record<E>(
         }
         Err(NotRecorded { value, error }) => {
             settings.observe(&Event::Unrecorded);
-            Err(RunError::Unrecorded { value, error })
+            Err(RunError::Unrecorded { value: replayable.then_some(value), error })
         }
     }
 }
@@ -352,6 +369,7 @@ fn stopped<E>(parked: Parked) -> RunError<E> {
     match parked {
         Parked::LeaseLost => RunError::LeaseLost,
         Parked::Unsaved(error) => RunError::StepUnsaved(error),
+        Parked::Unreadable(error) => RunError::StepUnreadable(error),
     }
 }
 

@@ -106,10 +106,8 @@ impl Settings {
     /// forward, which would cost stores that keep records in that order.
     pub(crate) fn interrupted_hold(&self) -> Duration {
         self.hold.unwrap_or_else(|| match self.guarantee {
-            Guarantee::AtMostOnce => FOREVER,
-            Guarantee::AtLeastOnce | Guarantee::Verified(_) => {
-                self.retention.saturating_sub(self.lease).max(self.lease)
-            }
+            Guarantee::AtMostOnce | Guarantee::Verified(_) => FOREVER,
+            Guarantee::AtLeastOnce => self.retention.saturating_sub(self.lease).max(self.lease),
         })
     }
 
@@ -126,10 +124,11 @@ impl Settings {
         })
     }
 
-    /// How much earlier than the store an owner takes its lease for over: what clocks may drift apart
-    /// in one lease, and then some.
-    pub(crate) fn margin(&self) -> Duration {
-        (self.lease / 20).min(Duration::from_millis(500))
+    /// For how much of a lease its owner takes it to last: less by what clocks may drift apart meanwhile,
+    /// and then some.
+    pub(crate) fn usable(lease: Duration) -> Duration {
+        let margin = (lease / 20).min(Duration::from_millis(500)).max(lease / 1000);
+        lease.saturating_sub(margin)
     }
 
     pub(crate) fn observe(&self, event: &Event) {

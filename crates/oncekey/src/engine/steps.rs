@@ -39,7 +39,7 @@ impl Steps {
 
     pub(crate) fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, CodecError> {
         let known = self.by_name.get(name).map(|step| serde_json::from_str(&step.json));
-        known.transpose().map_err(CodecError::Decode)
+        known.transpose().map_err(CodecError::undecodable)
     }
 
     /// Whether the store has what the step `name` returned.
@@ -53,7 +53,7 @@ impl Steps {
     }
 
     pub(crate) fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), CodecError> {
-        let json = serde_json::to_string(value).map_err(CodecError::Encode)?;
+        let json = serde_json::to_string(value).map_err(|_| CodecError::Encode)?;
         self.by_name.insert(name.to_owned(), Step { json, since: self.sequence + 1 });
         Ok(())
     }

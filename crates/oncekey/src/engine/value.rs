@@ -32,7 +32,7 @@ impl Encoded {
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, CodecError> {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(&[VERSION, Codec::Json as u8]);
-        serde_json::to_writer(&mut bytes, value).map_err(CodecError::Encode)?;
+        serde_json::to_writer(&mut bytes, value).map_err(|_| CodecError::Encode)?;
         Ok(Self(bytes.into()))
     }
 
@@ -51,7 +51,7 @@ impl Encoded {
     /// # Errors
     /// [`CodecError`] when the bytes are of another version or codec, or no JSON of a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        serde_json::from_slice(self.payload(Codec::Json)?).map_err(CodecError::Decode)
+        serde_json::from_slice(self.payload(Codec::Json)?).map_err(CodecError::undecodable)
     }
 
     /// The bytes of a raw payload.
@@ -96,19 +96,35 @@ impl fmt::Debug for Encoded {
 }
 
 /// Why a value could not be turned into bytes or back.
-#[derive(Debug, thiserror::Error)]
+///
+/// Carries no cause: what a JSON library says of a fault quotes the content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
     /// The value cannot be written as JSON.
     #[error("the value cannot be written as JSON; use string keys in maps, or `run_bytes`")]
-    Encode(#[source] serde_json::Error),
+    Encode,
     /// The stored JSON is not of this type.
-    #[error("the stored result is not of the type asked for; did the type change since it ran?")]
-    Decode(#[source] serde_json::Error),
+    #[error(
+        "the stored result is not of the type asked for (line {line}, column {column}); did the type \
+         change since it ran?"
+    )]
+    Decode {
+        /// The line of the JSON, from 1.
+        line: usize,
+        /// The column of the line, from 1.
+        column: usize,
+    },
     /// The value was stored by the other family of `run` methods.
     #[error("the stored result was written by another codec; read it with the method that ran it")]
     OtherCodec,
     /// The value was stored in a form that this build does not know.
     #[error("the stored result has a version that this build does not know; upgrade oncekey here")]
     UnknownVersion,
+}
+
+impl CodecError {
+    pub(crate) fn undecodable(error: serde_json::Error) -> Self {
+        Self::Decode { line: error.line(), column: error.column() }
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 
 use super::Inner;
+use super::attempt::nanos;
 use super::claim::{Admission, Refusal, Request};
 use super::lease::{Backoff, within};
 use crate::observe::Event;
@@ -24,6 +26,9 @@ use crate::{Fingerprint, Key};
 const FASTEST_POLL: Duration = Duration::from_millis(25);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const SLOWEST_POLL: Duration = Duration::from_secs(1);
+/// Whoever has the turn asks more often than this, if it is polled.
+const STALE_TURN: Duration = Duration::from_secs(3);
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// The groups of one engine.
 #[derive(Debug, Default)]
@@ -41,6 +46,20 @@ struct Groups {
 #[derive(Debug, Default)]
 struct Group {
     turn: futures::lock::Mutex<Turn>,
+    /// When the store was last asked for the group, in nanoseconds of the engine's timer.
+    asked_at: AtomicU64,
+}
+
+impl Group {
+    fn has_asked(&self, now: Duration) {
+        self.asked_at.fetch_max(nanos(now), Ordering::Relaxed);
+    }
+
+    /// Whether the turn is with somebody who is not polled, and waits for nobody.
+    fn is_stale(&self, now: Duration) -> bool {
+        let asked_at = Duration::from_nanos(self.asked_at.load(Ordering::Relaxed));
+        now.saturating_sub(asked_at) >= STALE_TURN
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,15 +89,33 @@ pub(crate) async fn wait(
         return Err(busy);
     };
     settings.observe(&Event::Waiting);
-    let turn = member.group.turn.lock();
-    let mut turn = match select(turn, settings.timer.sleep_until(until)).await {
-        Either::Left((turn, _)) => turn,
-        Either::Right(_) => return Err(busy),
+    // The claim that was told busy.
+    member.group.has_asked(settings.timer.now());
+    let mut turn = loop {
+        let look = settings.timer.now().saturating_add(STALE_TURN).min(until);
+        match select(member.group.turn.lock(), settings.timer.sleep_until(look)).await {
+            Either::Left((turn, _)) => break turn,
+            Either::Right(_) => {
+                let now = settings.timer.now();
+                let stale = member.group.is_stale(now);
+                if stale {
+                    member.group.has_asked(now);
+                    match ask_by(engine, request, until).await {
+                        Err(Refusal::Busy { .. }) => {}
+                        answer => return answer,
+                    }
+                }
+                if now >= until {
+                    return Err(busy);
+                }
+            }
+        }
     };
     if let Some(value) = &turn.replay {
         return Ok(Admission::Replay(value.clone()));
     }
-    let answer = take_turn(engine, request, &mut turn.subscription, until).await;
+    let group = &member.group;
+    let answer = take_turn(engine, request, group, &mut turn.subscription, until).await;
     if let Ok(Admission::Replay(value)) = &answer {
         turn.replay = Some(value.clone());
         member.close_group();
@@ -86,9 +123,23 @@ pub(crate) async fn wait(
     answer
 }
 
+/// Asks, and takes no answer for busy: a store that hangs must not hold a waiter beyond its time, but
+/// for the moment that a last look takes.
+async fn ask_by(
+    engine: &Inner,
+    request: &mut Request<'_>,
+    until: Duration,
+) -> Result<Admission, Refusal> {
+    let timer = &*engine.settings.timer;
+    let patience = || until.max(timer.now().saturating_add(LAST_LOOK));
+    let answer = within(timer, patience, request.ask()).await;
+    answer.unwrap_or(Err(Refusal::Busy { retry_after: SLOWEST_POLL }))
+}
+
 async fn take_turn(
     engine: &Arc<Inner>,
     request: &mut Request<'_>,
+    group: &Group,
     subscription: &mut Option<Subscription>,
     until: Duration,
 ) -> Result<Admission, Refusal> {
@@ -105,11 +156,12 @@ async fn take_turn(
             let subscribed = within(&*settings.timer, patience, subscribing).await;
             *subscription = subscribed.and_then(Result::ok);
         }
-        let retry_after = match request.ask().await {
+        let retry_after = match ask_by(engine, request, until).await {
             Err(Refusal::Busy { retry_after }) => retry_after,
             answer => return answer,
         };
         let now = settings.timer.now();
+        group.has_asked(now);
         if now >= until {
             return Err(Refusal::Busy { retry_after });
         }

@@ -1,15 +1,19 @@
 //! Finishing interrupted keys without waiting for a client.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use super::jittered;
 use crate::Key;
 use crate::Verify;
 use crate::engine::{Admission, Inner, Refusal, Request, Settled, settle_interruption};
 use crate::observe::Event;
-use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Store, StoreError};
+use crate::runtime::Timestamp;
+use crate::store::{Cursor, ErrorKind, Observed, Query, State, Store, StoreError};
 
 /// Pages through interrupted keys and lets a hook say what became of each.
 ///
@@ -17,7 +21,7 @@ use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Sto
 /// that retries at the same moment is told to wait, and nobody else verifies the same key. *Done* is
 /// recorded, *not done* frees the key, *unknown* leaves it interrupted.
 ///
-/// A store holds the keys of all who use it: see [`only`](Self::only).
+/// A store holds the keys of all who use it; a completer leaves those of other operations alone.
 ///
 /// Needs a store that can list ([`Store::inspect`](crate::store::Store::inspect)).
 /// ```
@@ -30,7 +34,7 @@ use crate::store::{Cursor, ErrorKind, Observed, OnInterrupted, Query, State, Sto
 /// # let unknown = async || Err::<String, _>(std::io::Error::other("connection lost"));
 /// # let _ = idempotency.run(&key, &fingerprint, |_| unknown()).await;
 /// let look_up = async |_: Interruption| Verdict::NotDone;
-/// let completions = idempotency.completer(move |i| look_up(i)).complete().await?;
+/// let completions = idempotency.completer("pay", move |i| look_up(i)).complete().await?;
 /// assert_eq!(completions.not_done, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
@@ -63,15 +67,14 @@ pub struct Completions {
 }
 
 impl Completer {
-    pub(super) fn new(engine: Arc<Inner>, hook: Arc<dyn Verify>) -> Self {
+    pub(super) fn new(engine: Arc<Inner>, operation: Vec<u8>, hook: Arc<dyn Verify>) -> Self {
         let interval = Duration::from_secs(60);
-        let wanted = Arc::new(|key: &Key| key.id().is_some());
+        let wanted = Arc::new(move |key: &Key| key.operation() == Some(&operation));
         Self { engine, hook, wanted, interval, page: 100 }
     }
 
-    /// Leaves keys alone that are not `wanted`, for example those of another
-    /// [`operation`](Key::operation): a store may hold the keys of several, and a hook knows how to
-    /// look up its own.
+    /// Takes the keys that are `wanted`, instead of those of one operation. The hook must know how to look
+    /// up each of them: a hook that says *not done* of what it does not know makes it run twice.
     ///
     /// Unless told otherwise, [hashed](crate::Idempotency::hash_keys) keys are left alone. A hook that
     /// sees a hashed key cannot tell what it stands for, and a [`child`](Key::child) of it is not the
@@ -122,10 +125,14 @@ impl Completer {
                     completions.left_alone += 1;
                     continue;
                 }
-                match self.complete_one(key, observed).await {
+                // A hook that panics about one key must not keep the others from being asked about.
+                let completing = AssertUnwindSafe(self.complete_one(key, observed));
+                let completed = completing.catch_unwind().await.unwrap_or(Ok(Settled::Unknown));
+                match completed {
                     Ok(Settled::Done(_)) => completions.done += 1,
                     Ok(Settled::NotDone) => completions.not_done += 1,
-                    Ok(Settled::NotInterrupted) | Err(Refusal::Busy { .. }) => {
+                    Ok(Settled::NotInterrupted)
+                    | Err(Refusal::Busy { .. } | Refusal::Mismatch | Refusal::Retired) => {
                         completions.taken += 1;
                     }
                     Ok(Settled::Unknown) | Err(_) => completions.unknown += 1,
@@ -141,7 +148,14 @@ impl Completer {
     async fn complete_one(&self, key: &Key, observed: &Observed) -> Result<Settled, Refusal> {
         let fingerprint = observed.record.fingerprint;
         let mut request = Request::listed(&self.engine, key, &fingerprint);
-        request.set_on_interrupted(OnInterrupted::TakeOver);
+        // What was to be kept longer than this engine would keep it stays as long as it was.
+        let record = &observed.record;
+        let hold = if record.forget_at == Timestamp::MAX {
+            Duration::MAX
+        } else {
+            record.forget_at.saturating_since(observed.now)
+        };
+        request.take_over(hold);
         let Admission::Run(attempt) = request.ask().await? else {
             return Ok(Settled::NotInterrupted);
         };
@@ -149,7 +163,7 @@ impl Completer {
             attempt.release(false).await;
             return Ok(Settled::Unknown);
         }
-        let settled = settle_interruption(&attempt, &fingerprint, &*self.hook).await?;
+        let settled = settle_interruption(&attempt, &fingerprint, &*self.hook, &|_| Ok(())).await?;
         if matches!(settled, Settled::NotDone | Settled::NotInterrupted) {
             attempt.release(true).await;
         }

@@ -21,10 +21,15 @@ impl Idempotency {
         Sweeper::new(Arc::clone(&self.inner))
     }
 
-    /// Finishes interrupted keys by asking `hook`, without waiting for a client to retry.
+    /// Finishes interrupted keys of `operation`, as given to [`Scope::new`](crate::Scope::new), by
+    /// asking `hook`, without waiting for a client to retry.
     #[must_use]
-    pub fn completer(&self, hook: impl Verify + 'static) -> Completer {
-        Completer::new(Arc::clone(&self.inner), Arc::new(hook))
+    pub fn completer(
+        &self,
+        operation: impl Into<Vec<u8>>,
+        hook: impl Verify + 'static,
+    ) -> Completer {
+        Completer::new(Arc::clone(&self.inner), operation.into(), Arc::new(hook))
     }
 
     /// What an operator can do with single keys.

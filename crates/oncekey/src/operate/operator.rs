@@ -52,7 +52,7 @@ impl Operator {
                 .with_message("this store cannot list its keys; inspect each by its key instead"));
         };
         let states = vec![State::Lapsed, State::GaveUp];
-        inspect.list(&Query { states, after, limit }).await
+        inspect.list(&Query { states, after, limit: limit.max(1) }).await
     }
 
     /// Records that the operation of `key` was done, with this result.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of numbers that are never handed out twice.
 pub trait Random: Send + Sync + fmt::Debug {
@@ -23,7 +23,8 @@ impl<R: Random + ?Sized> Random for Arc<R> {
 ///
 /// Asking the operating system for every number would cost more than all else in a run on a store in
 /// memory. A process that was forked notices and takes a new seed, so parent and child never mint the
-/// same attempt id.
+/// same attempt id; machines restored from one snapshot are told apart by their wall clocks, to the
+/// nanosecond.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct ProcessRandom;
@@ -37,7 +38,7 @@ const SAME_PROCESS: Duration = Duration::from_micros(5);
 struct Seed {
     count: u128,
     process: u32,
-    asked: Instant,
+    asked: SystemTime,
 }
 
 thread_local! {
@@ -55,9 +56,11 @@ impl ProcessRandom {
 impl Random for ProcessRandom {
     fn next(&self) -> u128 {
         SEED.with(|cell| {
-            let now = Instant::now();
+            let now = SystemTime::now();
+            let just_asked =
+                |seed: Seed| now.duration_since(seed.asked).is_ok_and(|ago| ago < SAME_PROCESS);
             let mut seed = match cell.get() {
-                Some(seed) if now.saturating_duration_since(seed.asked) < SAME_PROCESS => seed,
+                Some(seed) if just_asked(seed) => seed,
                 last => {
                     let process = std::process::id();
                     match last {
@@ -68,7 +71,10 @@ impl Random for ProcessRandom {
             };
             seed.count = seed.count.wrapping_add(1);
             cell.set(Some(seed));
-            mix(seed.count)
+            // Two machines that were restored from one snapshot count on from one seed, at different
+            // times. The low half still counts, so nothing repeats here.
+            let time = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            mix(seed.count.wrapping_add(time << 64))
         })
     }
 }

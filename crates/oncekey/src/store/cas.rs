@@ -10,7 +10,7 @@ use super::command::{Renew, Settle};
 use super::error::{ErrorKind, StoreError};
 use super::record::{Observed, Record};
 use super::transition::{Change, Command, Purge, transition};
-use super::{Store, Watch};
+use super::{Inspect, Store, Watch};
 use crate::Key;
 use crate::runtime::Timestamp;
 
@@ -58,6 +58,11 @@ pub trait CompareAndSwap: Send + Sync {
 
     /// Wakes waiters, where the storage can. See [`Store::watch`].
     fn watch(&self) -> Option<&dyn Watch> {
+        None
+    }
+
+    /// Lists records, where the storage can. See [`Store::inspect`].
+    fn inspect(&self) -> Option<&dyn Inspect> {
         None
     }
 }
@@ -226,21 +231,25 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
 
     async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
         let key = key.as_bytes();
-        match self.run("evict", key, evict).await {
-            // What cannot be read can still be removed, by whoever takes whatever is there.
-            Err(error) if error.kind() == ErrorKind::Corrupt && evict.expected == Expected::Any => {
-                let (found, _) = self.storage.load(key).await?;
-                let Some(found) = found else {
-                    return Ok(Fenced::Gone);
-                };
-                if self.storage.swap(key, Some(&found.version), None).await? {
-                    Ok(Fenced::Applied)
-                } else {
-                    Ok(Fenced::Busy)
-                }
+        for _ in 0..Self::MAX_DECISIONS {
+            let evicted = self.run("evict", key, evict).await;
+            match &evicted {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                _ => return evicted,
             }
-            other => other,
+            if evict.expected != Expected::Any {
+                return evicted;
+            }
+            // What cannot be read can still be removed, by whoever takes whatever is there.
+            let (found, _) = self.storage.load(key).await?;
+            let Some(found) = found else {
+                return Ok(Fenced::Gone);
+            };
+            if self.storage.swap(key, Some(&found.version), None).await? {
+                return Ok(Fenced::Applied);
+            }
         }
+        Err(StoreError::new(ErrorKind::Unavailable, "evict"))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {
@@ -279,5 +288,9 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
 
     fn watch(&self) -> Option<&dyn Watch> {
         self.storage.watch()
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        self.storage.inspect()
     }
 }

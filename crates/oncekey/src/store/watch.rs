@@ -38,7 +38,7 @@ impl Subscription {
     /// A subscription that notifies whenever `notifications` yields. When the stream ends, nothing
     /// more is notified.
     pub fn new(notifications: impl Stream<Item = ()> + Send + 'static) -> Self {
-        Self { notifications: notifications.boxed() }
+        Self { notifications: notifications.fuse().boxed() }
     }
 
     /// Waits for the next notification. Pends for ever once the channel is closed.
