@@ -17,13 +17,15 @@ const LOOKS_PER_LOCK: usize = 128;
 
 pub(crate) fn list(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
     let mut page = Page { entries: Vec::new(), undecodable: 0, next: None };
-    let mut looks = query.limit.max(1).saturating_mul(LOOKS_PER_ENTRY);
+    // A page of nothing would be followed by pages of nothing for ever.
+    let limit = query.limit.max(1);
+    let mut looks = limit.saturating_mul(LOOKS_PER_ENTRY);
     let mut place = match &query.after {
         None => Some(RecordId::FIRST),
         Some(cursor) => Some(RecordId::from_cursor(cursor).ok_or_else(foreign_cursor)?),
     };
     while let Some(from) = place {
-        if looks == 0 || page.entries.len() >= query.limit {
+        if looks == 0 || page.entries.len() >= limit {
             page.next = Some(from.to_cursor());
             break;
         }
@@ -32,7 +34,7 @@ pub(crate) fn list(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
         let chunk = looks.min(LOOKS_PER_LOCK);
         let mut looked_at = 0;
         for (id, kept) in shard.records.range(from).take(chunk) {
-            if page.entries.len() >= query.limit {
+            if page.entries.len() >= limit {
                 break;
             }
             looked_at += 1;
@@ -43,7 +45,7 @@ pub(crate) fn list(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
             }
         }
         looks -= looked_at;
-        if looked_at < chunk && page.entries.len() < query.limit {
+        if looked_at < chunk && page.entries.len() < limit {
             place = from.next_shard();
         }
     }

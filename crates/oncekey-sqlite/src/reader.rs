@@ -61,7 +61,9 @@ impl Reader {
     pub(crate) fn list(&self, purpose: Purpose, query: &Query) -> Result<Page, StoreError> {
         let failed = |error| purpose.failed(error);
         let mut page = Page { entries: Vec::new(), undecodable: 0, next: None };
-        let looks = query.limit.saturating_mul(LOOKS_PER_ENTRY);
+        // A page of nothing would be followed by pages of nothing for ever.
+        let limit = query.limit.max(1);
+        let looks = limit.saturating_mul(LOOKS_PER_ENTRY);
         // No key is empty, so this is before the first.
         let mut last = query.after.clone().unwrap_or_else(|| Cursor::new(Vec::new()));
         let sql = &self.schema.page;
@@ -69,7 +71,7 @@ impl Reader {
         let most = i64::try_from(looks).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![last.as_bytes(), most]).map_err(failed)?;
         let mut looked_at = 0;
-        while page.entries.len() < query.limit
+        while page.entries.len() < limit
             && let Some(row) = rows.next().map_err(failed)?
         {
             looked_at += 1;
@@ -85,7 +87,7 @@ impl Reader {
             }
             last = Cursor::new(bytes);
         }
-        if looked_at == looks || page.entries.len() >= query.limit {
+        if looked_at == looks || page.entries.len() >= limit {
             page.next = Some(last);
         }
         Ok(page)

@@ -99,7 +99,7 @@ fn a_hook_that_panics_about_one_key_does_not_stop_a_completer() {
         assert_ne!(interruption.key().id(), Some(b"a".as_slice()), "on purpose");
         Verdict::NotDone
     };
-    let completer = engine.completer("POST /payments", move |it| hook(it));
+    let completer = engine.completer("POST /payments", hook);
     let completed = world.sim.spawn(async move { completer.complete().await.unwrap() });
     let completions = world.sim.finish(&completed);
     assert_eq!((completions.unknown, completions.not_done), (1, 1));

@@ -33,7 +33,7 @@ pub struct Query {
     pub states: Vec<State>,
     /// Where the page before ended; `None` for the first page.
     pub after: Option<Cursor>,
-    /// The most records to return, and an upper bound, by order of magnitude, of the work to do.
+    /// The most records to return (zero is taken for one), and an upper bound, by order of magnitude, of the work to do.
     pub limit: usize,
 }
 
