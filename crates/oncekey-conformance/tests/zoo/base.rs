@@ -13,6 +13,7 @@ use oncekey::runtime::Timestamp;
 use oncekey::store::{Record, StoreError};
 
 use crate::defect::{Defect, Notes, Seen};
+use crate::runner;
 
 /// What is kept for a key. Damage is done to the encoded form.
 #[derive(Debug, Clone)]
@@ -132,20 +133,18 @@ impl Database {
     }
 }
 
-/// Lets everybody else run: other futures of this thread, and other threads.
+/// An await, as a driver has many: whoever calls may come back later, or never.
 pub(crate) async fn pause() {
-    for _ in 0..2 {
-        std::thread::yield_now();
-        let mut waited = false;
-        std::future::poll_fn(|context| {
-            if std::mem::replace(&mut waited, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
+    runner::linger();
+    let mut waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -168,6 +168,7 @@ impl Shelf {
     }
 
     async fn wait(&self) {
+        runner::linger();
         for _ in 0..self.quirks.pauses {
             pause().await;
         }

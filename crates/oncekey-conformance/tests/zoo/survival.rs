@@ -86,7 +86,7 @@ pub(crate) fn dropped_call_keeps_the_lock() -> Defect {
 pub(crate) fn dropped_call_keeps_the_connection() -> Defect {
     Defect {
         fault: "cancel::a_dropped_call_leaves_nothing_behind",
-        leaks: Leak::Connection(64),
+        leaks: Leak::Connection(40),
         ..SOUND
     }
 }
