@@ -88,6 +88,7 @@ impl<'a> Request<'a> {
 
     /// Claims once, and adopts a grant of ours that was never answered.
     pub(crate) async fn ask(&mut self) -> Result<Admission, Refusal> {
+        let mut spent = 0;
         loop {
             let (outcome, sent) = self.question.send().await?;
             match outcome {
@@ -96,7 +97,8 @@ impl<'a> Request<'a> {
                         return Ok(admission);
                     }
                 }
-                ClaimOutcome::Spent => {
+                ClaimOutcome::Spent if spent < SENDS => {
+                    spent += 1;
                     // An operator ended the attempt while its answer was lost. The id is used up.
                     let claim = Claim { attempt: self.engine.mint(), ..self.question.claim };
                     self.question = Question::new(self.engine, self.stored_key().clone(), claim);
