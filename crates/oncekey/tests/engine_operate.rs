@@ -188,6 +188,24 @@ fn a_completer_leaves_hashed_keys_alone_unless_its_hook_can_do_with_them() {
     assert_eq!(replay.value(), "charge 7");
 }
 
+#[test]
+fn a_completer_does_not_count_as_free_what_keeps_its_steps() {
+    let world = World::new();
+    let engine = world.at_least_once();
+    let failed = world.run(&engine, &key("a"), |attempt| async move {
+        attempt.step("charge", || async { Ok::<_, Declined>("charge 7".to_owned()) }).await?;
+        Err(Declined)
+    });
+    assert!(world.sim.finish(&failed).is_err());
+    let completions = complete(&world, &engine, 10, |_| async { Verdict::NotDone });
+    assert_eq!((completions.not_done, completions.unknown), (0, 1));
+    assert_eq!(world.state(&key("a")), Some(State::GaveUp));
+    let resumed = world.run(&engine, &key("a"), |attempt| async move {
+        attempt.step("charge", || async { panic!("it was saved") }).await
+    });
+    assert_eq!(world.sim.finish(&resumed).unwrap().value(), "charge 7");
+}
+
 /// The key of the only interrupted record, as the store knows it.
 fn hashed(world: &World) -> Key {
     let operator = world.at_least_once().operator();

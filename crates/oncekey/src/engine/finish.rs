@@ -147,16 +147,19 @@ impl Attempt {
     ///
     /// An attempt that took over speaks for itself alone. Unless it is known (`previous_settled`) that
     /// the one before did nothing either, the key stays interrupted. It also does if a step of this
-    /// attempt ran.
-    pub(crate) async fn release(&self, previous_settled: bool) {
+    /// attempt ran. Returns whether the key is free.
+    pub(crate) async fn release(&self, previous_settled: bool) -> bool {
         let inherited = self.previous().is_some_and(|previous| previous.progress.is_some());
         if (self.is_takeover() && !previous_settled) || inherited || self.has_effects() {
-            return self.give_up().await;
+            self.give_up().await;
+            return false;
         }
         let hold = self.engine().settings.released_hold();
-        if self.abandon(Known::NotStarted { hold }).await {
+        let released = self.abandon(Known::NotStarted { hold }).await;
+        if released {
             self.engine().settings.observe(&Event::Released { number: self.number() });
         }
+        released
     }
 
     /// Says that the outcome is unknown: nobody need wait for the lease to lapse.

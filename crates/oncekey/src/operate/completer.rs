@@ -56,7 +56,8 @@ pub struct Completions {
     pub done: usize,
     /// Keys that are free again.
     pub not_done: usize,
-    /// Keys that stay interrupted, for the hook could not tell or the store failed.
+    /// Keys that stay interrupted, for the hook could not tell, the store failed, or steps of an
+    /// operation that is not done are kept for whoever takes over.
     pub unknown: usize,
     /// Keys that somebody else ended or took over meanwhile.
     pub taken: usize,
@@ -164,10 +165,16 @@ impl Completer {
             return Ok(Settled::Unknown);
         }
         let settled = settle_interruption(&attempt, &fingerprint, &*self.hook, &|_| Ok(())).await?;
-        if matches!(settled, Settled::NotDone | Settled::NotInterrupted) {
-            attempt.release(true).await;
+        match settled {
+            // Its steps are not thrown away, so a key with some stays interrupted: whoever may take it
+            // over goes on with them.
+            Settled::NotDone if !attempt.release(true).await => Ok(Settled::Unknown),
+            Settled::NotInterrupted => {
+                attempt.release(true).await;
+                Ok(settled)
+            }
+            settled => Ok(settled),
         }
-        Ok(settled)
     }
 
     /// Completes for ever, at the interval. An error is observed, and the next pass goes on. Drop it
