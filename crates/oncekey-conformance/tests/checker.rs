@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::BoxFuture;
+use oncekey::Fingerprint;
 use oncekey::runtime::{SeededRandom, Timestamp};
-use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, FencingToken, Record};
-use oncekey_conformance::history::{Answer, Operation, check, is_linearizable};
+use oncekey::store::{
+    AttemptId, Change, Claim, ClaimOutcome, ErrorKind, Fenced, FencingToken, Observed,
+    OnInterrupted, OnRetired, Record, transition,
+};
+use oncekey_conformance::history::{Answer, History, Operation, Window, check, is_linearizable};
 use oncekey_conformance::{Fixture, Verdict};
 
 use ruled::{Fault, Right, Ruled, Rules};
@@ -428,4 +432,27 @@ mod races {
         let violation = verdict_on::<TornPurge>().expect_err("a purge of what was claimed");
         println!("{violation}");
     }
+}
+
+/// A lease shorter than what is not known of the time: granted early in the window, and seen to have
+/// lapsed in the middle of it.
+#[test]
+fn a_lease_may_come_and_go_within_one_window() {
+    let at = Timestamp::from_micros;
+    let mut history = History::new(Window { earliest: at(1_000_000), latest: at(3_000_000) });
+    let claim = Claim {
+        attempt: AttemptId::from_bytes([1; 16]),
+        fingerprint: Fingerprint::of("x"),
+        lease: Duration::from_millis(150),
+        hold: Duration::from_secs(3600),
+        on_interrupted: OnInterrupted::Refuse,
+        on_retired: OnRetired::Tell,
+    };
+    let granted = transition(None, &claim, at(1_500_000));
+    let Change::Put(record) = granted.change else { panic!("a new key is granted") };
+    let call = history.invoke(0, 0, Operation::Claim(claim));
+    history.answer(call, Answer::Claim(granted.outcome));
+    let call = history.invoke(0, 0, Operation::Get);
+    history.answer(call, Answer::Get(Some(Observed::new(record, at(1_700_000)))));
+    check(&history).unwrap();
 }

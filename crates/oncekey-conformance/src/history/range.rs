@@ -137,7 +137,8 @@ fn decisions(operation: &Operation, record: &Range<Option<Record>>, clock: Windo
     let ends: &[_] =
         if record.low == record.high { &[&record.low] } else { &[&record.low, &record.high] };
     for now in decisive_moments(ends, clock) {
-        for &record in ends {
+        let turning = turning_at(record, now);
+        for record in ends.iter().copied().chain(&turning) {
             let (answer, after) = operation.apply(record.as_ref(), now);
             let same_shape = found
                 .iter_mut()
@@ -167,6 +168,29 @@ fn decisive_moments(ends: &[&Option<Record>], clock: Window) -> Vec<Timestamp> {
     moments.sort_unstable();
     moments.dedup();
     moments
+}
+
+/// Those of the range whose state has changed just now, or is about to: neither end of the range tells
+/// what the rules do to them, if one end has changed long ago and the other will long after.
+fn turning_at(record: &Range<Option<Record>>, now: Timestamp) -> Vec<Option<Record>> {
+    let (Some(low), Some(high)) = (&record.low, &record.high) else { return Vec::new() };
+    let (Some(first), Some(last)) = (next_change(low), next_change(high)) else {
+        return Vec::new();
+    };
+    let soon = Timestamp::from_micros(now.as_micros().saturating_add(1));
+    let changed = (first < now && now < last).then(|| Some(changing_at(high, now)));
+    let changes = (first < soon && soon < last).then(|| Some(changing_at(low, soon)));
+    changed.into_iter().chain(changes).collect()
+}
+
+fn changing_at(record: &Record, at: Timestamp) -> Record {
+    let mut record = record.clone();
+    match &mut record.status {
+        Status::InProgress { deadline } => *deadline = at,
+        Status::Completed { retained_until, .. } => *retained_until = at,
+        Status::GaveUp | Status::Released => {}
+    }
+    record
 }
 
 /// When the record's state changes by the passing of time.
