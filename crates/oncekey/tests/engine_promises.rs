@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::join;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{State, Subscription};
-use oncekey::{Attempt, Effect, Failure, Idempotency, Key, RunError, Scope, Verdict};
+use oncekey::{Attempt, Effect, Idempotency, Key, RunError, Scope, Verdict};
 use support::{Declined, World, fingerprint, key, seconds};
 
 #[test]
@@ -165,8 +165,6 @@ fn errors_say_what_is_known_of_the_effect() {
     assert_eq!(not_started.effect(), Effect::NotDone);
     assert_eq!(RunError::<Declined>::NotReplayable.effect(), Effect::Done);
     assert_eq!(RunError::<Declined>::Interrupted.effect(), Effect::Unknown);
-    // What `?` makes of an error.
-    assert_eq!(Failure::from(Declined), Failure::Unknown(Declined));
 }
 
 #[test]

@@ -56,13 +56,6 @@ pub enum Failure<E> {
     Unknown(E),
 }
 
-impl<E> From<E> for Failure<E> {
-    /// Unknown, unless said otherwise: what `?` makes of an error.
-    fn from(error: E) -> Self {
-        Self::Unknown(error)
-    }
-}
-
 /// Why a run has no result to return.
 ///
 /// What each says about the *effect* of the operation:
