@@ -161,7 +161,8 @@ impl Attempt {
     /// repeat, for example by [`Key::child`]; steps only make repetition rare. No step starts to run
     /// once the lease is lost.
     ///
-    /// A name stands for one step: using it again in one operation returns the first result.
+    /// A name stands for one step: using it again in one operation returns the first result, and using it
+    /// within its own `work` waits for ever.
     ///
     /// # Cancel safety
     /// Dropped while `work` runs: nothing is saved. Dropped later: saved or not. Either way the attempt
