@@ -133,6 +133,8 @@ fn is_rejected(inhabitant: &Inhabitant, rule: &'static str) -> bool {
     let known = lock(&KNOWN).entry((inhabitant.name, rule)).or_default().clone();
     *known.get_or_init(|| {
         exhibit((inhabitant.defect)());
-        verdict::<Cage>(rule).is_err()
+        // Whether a history shows a fault depends on how its clients meet.
+        let tries = if rule.starts_with("history::") { 4 } else { 1 };
+        (0..tries).any(|_| verdict::<Cage>(rule).is_err())
     })
 }
