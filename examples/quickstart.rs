@@ -19,3 +19,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_shows_this_very_code() {
+        let code = include_str!("quickstart.rs");
+        let (_, code) = code.split_once("\n\n").unwrap();
+        let (code, _) = code.split_once("\n#[cfg(test)]").unwrap();
+        assert!(include_str!("../README.md").contains(code.trim()));
+    }
+
+    #[test]
+    fn it_runs() {
+        super::main().unwrap();
+    }
+}
