@@ -1,0 +1,279 @@
+//! Commands as statements with parameters: [`Call`].
+
+use std::time::Duration;
+
+use oncekey::Key;
+use oncekey::runtime::Timestamp;
+use oncekey::store::{
+    Abandon, Claim, Complete, Completion, Evict, Expected, Known, OnInterrupted, OnRetired, Query,
+    Renew, Settle, Settlement, State,
+};
+use sha2::{Digest, Sha256};
+
+use super::answer::state_name;
+use super::tables::Tables;
+
+/// A statement and its parameters, in the order of `$1`, `$2` and so on.
+///
+/// The text is the same for every call of its kind; what varies is bound.
+#[derive(Clone)]
+pub struct Call<'a> {
+    /// The statement.
+    pub text: &'a str,
+    /// Its parameters.
+    pub params: Vec<Param<'a>>,
+}
+
+/// A parameter of a [`Call`]; the variant is its type in the database.
+#[derive(Clone)]
+#[allow(clippy::exhaustive_enums, reason = "a driver must be able to bind all of them")]
+pub enum Param<'a> {
+    /// `bytea`.
+    Bytes(Option<&'a [u8]>),
+    /// `bytea`, of a digest that is made here.
+    Digest(Option<[u8; 32]>),
+    /// `bigint`.
+    Int(Option<i64>),
+    /// `boolean`.
+    Bool(bool),
+    /// `text`.
+    Text(Option<&'a str>),
+    /// `text`, of a list that is made here.
+    List(String),
+}
+
+/// What holds for all commands of a store.
+#[derive(Debug, Clone)]
+#[allow(clippy::exhaustive_structs, reason = "a driver must decide every field")]
+pub struct Terms {
+    /// Whether a commit waits for the disk, also where the session would not.
+    pub durable: bool,
+    /// For how long a lock is waited for, as a value of `lock_timeout`; as the session does if `None`.
+    pub patience: Option<String>,
+}
+
+impl Terms {
+    fn params(&self) -> [Param<'_>; 2] {
+        [Param::Bool(self.durable), Param::Text(self.patience.as_deref())]
+    }
+}
+
+impl std::fmt::Debug for Call<'_> {
+    /// Shows no parameter.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Param<'_> {
+    /// Shows no content.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bytes(_) | Self::Digest(_) => "bytea",
+            Self::Int(_) => "bigint",
+            Self::Bool(_) => "boolean",
+            Self::Text(_) | Self::List(_) => "text",
+        })
+    }
+}
+
+impl Tables {
+    /// Answered by [`answer::claim`](super::answer::claim).
+    #[must_use]
+    pub fn claim<'a>(&'a self, key: &'a Key, claim: &'a Claim, terms: &'a Terms) -> Call<'a> {
+        let params = [
+            Param::Bytes(Some(key.as_bytes())),
+            Param::Bytes(Some(claim.attempt.as_bytes())),
+            Param::Int(Some(claim.fingerprint.algorithm().into())),
+            Param::Bytes(Some(claim.fingerprint.digest())),
+            duration(claim.lease),
+            duration(claim.hold),
+            Param::Bool(claim.on_interrupted == OnInterrupted::TakeOver),
+            Param::Bool(claim.on_retired == OnRetired::Tell),
+        ];
+        Call { text: &self.claim, params: params.into_iter().chain(terms.params()).collect() }
+    }
+
+    /// Answered by [`answer::fenced`](super::answer::fenced). `None` for a progress whose number is
+    /// above 2^63, which no column keeps.
+    #[must_use]
+    pub fn renew<'a>(
+        &'a self,
+        key: &'a Key,
+        renew: &'a Renew,
+        terms: &'a Terms,
+    ) -> Option<Call<'a>> {
+        let sequence = match &renew.progress {
+            Some(progress) => Some(i64::try_from(progress.sequence).ok()?),
+            None => None,
+        };
+        let params = [
+            Param::Bytes(Some(key.as_bytes())),
+            Param::Bytes(Some(renew.grant.attempt.as_bytes())),
+            duration(renew.lease),
+            Param::Int(sequence),
+            Param::Bytes(renew.progress.as_ref().map(|progress| &progress.data[..])),
+        ];
+        let params = params.into_iter().chain(terms.params()).collect();
+        Some(Call { text: &self.renew, params })
+    }
+
+    /// Answered by [`answer::fenced`](super::answer::fenced).
+    #[must_use]
+    pub fn complete<'a>(
+        &'a self,
+        key: &'a Key,
+        complete: &'a Complete,
+        terms: &'a Terms,
+    ) -> Call<'a> {
+        let params = complete_params(key, complete, false, terms);
+        Call { text: &self.complete, params }
+    }
+
+    /// The same inside a transaction that may only be committed if this is applied: a refusal is an
+    /// error, to be read with [`answer::refusal`](super::answer::refusal). With `xact`, what the claim
+    /// said, there is no row and nothing is done if this is another transaction.
+    #[must_use]
+    pub fn complete_in<'a>(
+        &'a self,
+        key: &'a Key,
+        complete: &'a Complete,
+        xact: Option<&'a str>,
+        terms: &'a Terms,
+    ) -> Call<'a> {
+        let mut params = complete_params(key, complete, true, terms);
+        let text = match xact {
+            Some(xact) => {
+                params.push(Param::Text(Some(xact)));
+                &self.complete_in
+            }
+            None => &self.complete,
+        };
+        Call { text, params }
+    }
+
+    /// Answered by [`answer::fenced`](super::answer::fenced).
+    #[must_use]
+    pub fn abandon<'a>(&'a self, key: &'a Key, abandon: &'a Abandon, terms: &'a Terms) -> Call<'a> {
+        let (nothing_done, hold) = match abandon.known {
+            Known::NotStarted { hold } => (true, duration(hold)),
+            Known::Unknown => (false, Param::Int(None)),
+        };
+        let params = [
+            Param::Bytes(Some(key.as_bytes())),
+            Param::Bytes(Some(abandon.grant.attempt.as_bytes())),
+            Param::Bool(nothing_done),
+            hold,
+        ];
+        Call { text: &self.abandon, params: params.into_iter().chain(terms.params()).collect() }
+    }
+
+    /// Answered by [`answer::fenced`](super::answer::fenced).
+    #[must_use]
+    pub fn settle<'a>(&'a self, key: &'a Key, settle: &'a Settle, terms: &'a Terms) -> Call<'a> {
+        let (attempt, token) = expected(&settle.expected);
+        let mut params = vec![Param::Bytes(Some(key.as_bytes())), attempt, token];
+        match &settle.settlement {
+            Settlement::Done(completion) => {
+                params.push(Param::Bool(true));
+                params.extend(completion_params(completion));
+            }
+            Settlement::NotDone { hold } => {
+                params.push(Param::Bool(false));
+                params.extend([Param::Bytes(None), Param::Digest(None), Param::Int(None)]);
+                params.push(duration(*hold));
+            }
+        }
+        params.extend(terms.params());
+        Call { text: &self.settle, params }
+    }
+
+    /// Answered by [`answer::fenced`](super::answer::fenced).
+    #[must_use]
+    pub fn evict<'a>(&'a self, key: &'a Key, evict: &'a Evict, terms: &'a Terms) -> Call<'a> {
+        let (attempt, token) = expected(&evict.expected);
+        let params =
+            [Param::Bytes(Some(key.as_bytes())), attempt, token, Param::Bool(evict.force)];
+        Call { text: &self.evict, params: params.into_iter().chain(terms.params()).collect() }
+    }
+
+    /// Answered by no row, or by [`answer::observed`](super::answer::observed).
+    #[must_use]
+    pub fn get<'a>(&'a self, key: &'a Key) -> Call<'a> {
+        Call { text: &self.get, params: vec![Param::Bytes(Some(key.as_bytes()))] }
+    }
+
+    /// Removes what is over among the next `limit` rows. Answered by
+    /// [`answer::purged`](super::answer::purged).
+    #[must_use]
+    pub fn purge(&self, limit: usize) -> Call<'_> {
+        Call { text: &self.purge, params: vec![count(limit)] }
+    }
+
+    /// Looks at the next `looks` rows. Answered by [`answer::page`](super::answer::page).
+    #[must_use]
+    pub fn list<'a>(&'a self, query: &'a Query, looks: usize) -> Call<'a> {
+        // No key is empty, so this is before the first.
+        let after = query.after.as_ref().map_or(&[][..], |cursor| cursor.as_bytes());
+        let states: Vec<_> = query.states.iter().copied().map(|s: State| state_name(s)).collect();
+        let params =
+            vec![Param::Bytes(Some(after)), count(looks), Param::List(states.join(","))];
+        Call { text: &self.list, params }
+    }
+
+    /// Lets the end of the attempt on `key` be notified. Answered by one row without content.
+    #[must_use]
+    pub fn watch<'a>(&'a self, key: &'a Key) -> Call<'a> {
+        Call { text: &self.watch, params: vec![Param::Bytes(Some(key.as_bytes()))] }
+    }
+}
+
+fn complete_params<'a>(
+    key: &'a Key,
+    complete: &'a Complete,
+    or_fail: bool,
+    terms: &'a Terms,
+) -> Vec<Param<'a>> {
+    let mut params = vec![
+        Param::Bytes(Some(key.as_bytes())),
+        Param::Bytes(Some(complete.grant.attempt.as_bytes())),
+    ];
+    params.extend(completion_params(&complete.completion));
+    params.push(Param::Bool(or_fail));
+    params.extend(terms.params());
+    params
+}
+
+/// Value, digest, retention, hold. Of what is not to be kept, only the digest is sent.
+fn completion_params(completion: &Completion) -> [Param<'_>; 4] {
+    let (value, digest) = if completion.replayable {
+        (Some(&completion.value[..]), None)
+    } else {
+        (None, Some(Sha256::digest(&completion.value).into()))
+    };
+    [
+        Param::Bytes(value),
+        Param::Digest(digest),
+        duration(completion.retention),
+        duration(completion.hold),
+    ]
+}
+
+fn expected(expected: &Expected) -> (Param<'_>, Param<'_>) {
+    match expected {
+        Expected::Attempt(attempt) => (Param::Bytes(Some(attempt.as_bytes())), Param::Int(None)),
+        Expected::Token(token) => {
+            (Param::Bytes(None), Param::Int(Some(token.get().cast_signed())))
+        }
+        Expected::Any => (Param::Bytes(None), Param::Int(None)),
+    }
+}
+
+/// In microseconds, at most those until *never*.
+fn duration(duration: Duration) -> Param<'static> {
+    Param::Int(Some(Timestamp::default().saturating_add(duration).as_micros().cast_signed()))
+}
+
+fn count(count: usize) -> Param<'static> {
+    Param::Int(Some(i64::try_from(count).unwrap_or(i64::MAX)))
+}

@@ -1,0 +1,263 @@
+//! What an error of the server means for a caller of a store.
+
+use std::error::Error;
+use std::fmt;
+
+use oncekey::store::{ErrorKind, StoreError};
+
+use super::tables::misconfigured;
+
+/// The SQLSTATE of a completion that is refused where it must not be; the message names the outcome.
+pub const REFUSED: &str = "OK001";
+
+/// What has to be known of a command to name the kind of its failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purpose {
+    operation: &'static str,
+    /// What a lack of room means for it.
+    no_room: ErrorKind,
+    /// What is known of a command whose answer did not come.
+    unanswered: ErrorKind,
+}
+
+impl Purpose {
+    /// A command that writes, and carries nothing of note.
+    #[must_use]
+    pub const fn write(operation: &'static str) -> Self {
+        Self {
+            operation,
+            no_room: ErrorKind::Unavailable,
+            unanswered: ErrorKind::OutcomeUnknown,
+        }
+    }
+
+    /// A command that makes a key known.
+    #[must_use]
+    pub const fn new_key(operation: &'static str) -> Self {
+        Self { no_room: ErrorKind::Full, ..Self::write(operation) }
+    }
+
+    /// A command that carries content, without which it would need no room.
+    #[must_use]
+    pub const fn content(operation: &'static str) -> Self {
+        Self { no_room: ErrorKind::TooLarge, ..Self::write(operation) }
+    }
+
+    /// A command that decides nothing: what became of it does not matter.
+    #[must_use]
+    pub const fn read(operation: &'static str) -> Self {
+        Self { unanswered: ErrorKind::Unavailable, ..Self::write(operation) }
+    }
+
+    /// What is attempted.
+    #[must_use]
+    pub const fn operation(self) -> &'static str {
+        self.operation
+    }
+
+    /// The error of a command that the server refused.
+    #[must_use]
+    pub fn refused(self, error: ServerError) -> StoreError {
+        let (kind, message) = self.explain(&error);
+        StoreError::new(kind, self.operation).with_message(message).with_source(error)
+    }
+
+    /// The error of a command that was sent, and whose answer did not come.
+    #[must_use]
+    pub fn unanswered(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+        StoreError::new(self.unanswered, self.operation).with_message(LOST).with_source(error)
+    }
+
+    /// The error of a command that was not sent.
+    #[must_use]
+    pub fn unsent(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+        StoreError::new(ErrorKind::Unavailable, self.operation)
+            .with_message("there is no connection to the server; check that it runs and is reachable")
+            .with_source(error)
+    }
+
+    /// The error of a connection that the server refused.
+    #[must_use]
+    pub fn turned_away(self, error: ServerError) -> StoreError {
+        match error.sqlstate() {
+            "28000" | "28P01" | "3D000" | "42501" => StoreError::new(
+                ErrorKind::Misconfigured,
+                self.operation,
+            )
+            .with_message(
+                "the server does not let this role in; check user, password, database and \
+                 `pg_hba.conf`",
+            )
+            .with_source(error),
+            _ => self.unsent(error),
+        }
+    }
+
+    pub(crate) fn corrupt(self, problem: &'static str) -> StoreError {
+        StoreError::new(ErrorKind::Corrupt, self.operation).with_message(problem)
+    }
+
+    pub(crate) fn misconfigured(self, problem: &'static str) -> StoreError {
+        misconfigured(self.operation, problem)
+    }
+
+    pub(crate) fn too_large(self, problem: &'static str) -> StoreError {
+        StoreError::new(ErrorKind::TooLarge, self.operation).with_message(problem)
+    }
+
+    fn explain(self, error: &ServerError) -> (ErrorKind, &'static str) {
+        if error.ends_the_session() {
+            return (self.unanswered, LOST);
+        }
+        match error.sqlstate() {
+            "40001" | "40P01" | "0A000" => (
+                ErrorKind::Unavailable,
+                "it met others' transactions again and again; set the default isolation level of this \
+                 role to `read committed`",
+            ),
+            "55P03" => (
+                ErrorKind::Timeout,
+                "another transaction held the row for longer than a lock is waited for; look for one \
+                 that stays open in `pg_stat_activity`",
+            ),
+            "57014" => (
+                ErrorKind::Timeout,
+                "the statement was cancelled, by `statement_timeout` or by an operator",
+            ),
+            "42P01" | "42883" | "3F000" => (
+                ErrorKind::Misconfigured,
+                "a table or function of the schema is not there; call `migrate`, or run what `ddl` \
+                 prints",
+            ),
+            "42501" => (
+                ErrorKind::Misconfigured,
+                "access is denied; grant this role USAGE on the schema, EXECUTE on its functions, and \
+                 SELECT, INSERT, UPDATE and DELETE on its tables",
+            ),
+            "42703" | "42804" | "42846" | "42P13" | "42702" => (
+                ErrorKind::Misconfigured,
+                "a table or function is not as this build makes it; compare it with what `ddl` prints",
+            ),
+            "25006" => (
+                ErrorKind::Unavailable,
+                "the server takes no writes: it is a standby, or `default_transaction_read_only` is on",
+            ),
+            "25P02" => (
+                ErrorKind::Unavailable,
+                "an earlier statement of the transaction failed, so that it can only roll back",
+            ),
+            "53100" => (self.no_room, "the disk of the server is full; free some space"),
+            "53300" => (
+                ErrorKind::Unavailable,
+                "the server has no connection left; raise `max_connections`, or make the pool smaller",
+            ),
+            "54000" | "54023" | "22026" | "22001" => {
+                (ErrorKind::TooLarge, "it is longer than the server allows")
+            }
+            "XX001" | "XX002" => (
+                ErrorKind::Corrupt,
+                "the files of the database are damaged; restore a backup",
+            ),
+            state if state.starts_with("23") => (
+                ErrorKind::Misconfigured,
+                "a constraint refuses the row; compare the table with what `ddl` prints",
+            ),
+            _ => (ErrorKind::Unavailable, "the server refused the statement"),
+        }
+    }
+}
+
+const LOST: &str = "the connection was lost before the answer came";
+
+/// An error as the server reported it, without what could be stored content: its detail, hint and context
+/// are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    sqlstate: String,
+    message: String,
+    fatal: bool,
+}
+
+impl ServerError {
+    /// An error with this SQLSTATE and primary message. It is fatal if its severity is FATAL or PANIC.
+    #[must_use]
+    pub fn new(sqlstate: impl Into<String>, message: impl Into<String>, fatal: bool) -> Self {
+        Self { sqlstate: sqlstate.into(), message: message.into(), fatal }
+    }
+
+    /// The five characters of the SQLSTATE.
+    #[must_use]
+    pub fn sqlstate(&self) -> &str {
+        &self.sqlstate
+    }
+
+    /// The primary message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether nothing was done, and the same statement can succeed at once.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        // The last is a plan that became invalid when the schema changed.
+        !self.fatal && matches!(self.sqlstate(), "40001" | "40P01" | "0A000")
+    }
+
+    /// Whether a lock was not had in time.
+    #[must_use]
+    pub fn is_lock_timeout(&self) -> bool {
+        self.sqlstate() == "55P03"
+    }
+
+    /// Whether it may have come instead of an answer that was about to be sent. An administrator's
+    /// command may end a session that has committed and waits for its standby.
+    fn ends_the_session(&self) -> bool {
+        self.fatal || self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)
+    }
+}
+
+impl Error for ServerError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(purpose: Purpose, sqlstate: &str, fatal: bool) -> ErrorKind {
+        purpose.refused(ServerError::new(sqlstate, "", fatal)).kind()
+    }
+
+    #[test]
+    fn a_kind_says_what_was_applied_and_what_helps() {
+        for (sqlstate, expected) in [
+            ("40001", ErrorKind::Unavailable),
+            ("55P03", ErrorKind::Timeout),
+            ("57014", ErrorKind::Timeout),
+            ("42P01", ErrorKind::Misconfigured),
+            ("42883", ErrorKind::Misconfigured),
+            ("42501", ErrorKind::Misconfigured),
+            ("23514", ErrorKind::Misconfigured),
+            ("54000", ErrorKind::TooLarge),
+            ("XX001", ErrorKind::Corrupt),
+            ("57P01", ErrorKind::OutcomeUnknown),
+            ("08006", ErrorKind::OutcomeUnknown),
+        ] {
+            assert_eq!(kind(Purpose::write("claim"), sqlstate, false), expected, "{sqlstate}");
+        }
+        assert_eq!(kind(Purpose::write("claim"), "XX000", true), ErrorKind::OutcomeUnknown);
+        assert_eq!(kind(Purpose::read("get"), "57P01", true), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_lack_of_room_is_named_by_what_needs_it() {
+        assert_eq!(kind(Purpose::new_key("claim"), "53100", false), ErrorKind::Full);
+        assert_eq!(kind(Purpose::content("complete"), "53100", false), ErrorKind::TooLarge);
+        assert_eq!(kind(Purpose::write("abandon"), "53100", false), ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,17 @@
+//! The tables and statements, without a driver: for crates that speak to the same tables through
+//! another one.
+//!
+//! The rules of the core are functions in the database, so that each operation is one statement and one
+//! round trip. [`Tables`] has their DDL and makes a [`Call`] of each command: a text, the same for every
+//! call of a kind, and its parameters. [`answer`] takes the rows apart, and [`fault`] says what an error
+//! of the server means.
+
+pub mod answer;
+mod call;
+pub mod fault;
+mod schema;
+mod tables;
+
+pub use call::{Call, Param, Terms};
+pub use schema::{Finding, VERSION};
+pub use tables::Tables;

@@ -1,0 +1,359 @@
+//! Effect and record in one transaction: [`PostgresStore::run_in_transaction`], and the two steps of it
+//! on a transaction of the caller's own.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use deadpool_postgres::tokio_postgres::{self, IsolationLevel};
+use oncekey::store::{
+    ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, Store, StoreError,
+};
+use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::driver::{self, Failed};
+use crate::sql::fault::Purpose;
+use crate::sql::{Call, Param, Terms, answer};
+use crate::store::{CLAIM, PostgresStore, Shared, completing, one};
+
+const RUN: Purpose = Purpose::write("run in a transaction");
+const SETTLE: Purpose = Purpose::read("read what became of a commit");
+
+/// How often, and how long apart, a commit of unknown outcome is asked about while it is under way.
+const ASKED: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl PostgresStore {
+    /// Runs `business` in one transaction with the claim and the completion of `key`: its writes and the
+    /// record of its result commit together, or not at all.
+    ///
+    /// For business tables in the same database. The store begins the transaction, at READ COMMITTED, and
+    /// commits it. `business` gets it, may borrow from its surroundings, and must not end it. A duplicate
+    /// that comes meanwhile waits for the row, for [`lock_timeout`] at most, and gets the result. What
+    /// takes longer than that belongs before the transaction: it holds a connection and keeps vacuum from
+    /// its work.
+    ///
+    /// ```no_run
+    /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
+    /// use oncekey_postgres::{PostgresStore, tokio_postgres};
+    ///
+    /// # async fn demo(store: PostgresStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let idempotency = Idempotency::at_most_once(store.clone());
+    /// let key = Key::new(&Scope::new("tenant-42", "POST /payments")?, "order-17")?;
+    /// let fingerprint = Fingerprint::of("100 EUR");
+    ///
+    /// let amount = 100_i64;
+    /// let outcome = store
+    ///     .run_in_transaction(&idempotency, &key, &fingerprint, async |tx| {
+    ///         let sql = "INSERT INTO payments (amount) VALUES ($1) RETURNING id";
+    ///         let row = tx.query_one(sql, &[&amount]).await?;
+    ///         Ok::<i64, tokio_postgres::Error>(row.get(0))
+    ///     })
+    ///     .await?;
+    /// println!("payment {}", outcome.value());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropped: everything happened, or nothing; the transaction is not left open. Run again with the
+    /// same key to find out: it replays what happened, or makes it happen.
+    ///
+    /// # Errors
+    /// - The refusals: `Busy`, `Mismatch`, `Interrupted`, `Retired`. A key that was claimed by other means
+    ///   and interrupted is taken over by an engine that runs at least once, and refused by the others.
+    /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
+    ///   and the key is as free as before.
+    /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost while it committed,
+    ///   and reading did not tell whether it did; or `business` ended the transaction itself. Of kind
+    ///   `Misconfigured`, also when the result cannot be encoded or a deferred constraint is violated;
+    ///   rolled back. Of other kinds as for [`claim`](Store::claim); rolled back.
+    /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
+    ///   result was not kept or is not a `T`.
+    ///
+    /// [`lock_timeout`]: crate::PostgresStoreBuilder::lock_timeout
+    pub async fn run_in_transaction<T, E, F>(
+        &self,
+        idempotency: &Idempotency,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        business: F,
+    ) -> Result<Outcome<T>, RunError<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
+        let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
+        let mut client =
+            driver::connection(&self.shared.pool, RUN).await.map_err(RunError::Store)?;
+        // Dropping it, on every way out but the last, rolls it back.
+        let mut transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::ReadCommitted)
+            .start()
+            .await
+            .map_err(|error| RunError::Store(before_commit(error)))?;
+        let claimed = self.claim_on(&transaction, &prepared, &self.shared.terms).await;
+        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
+        let (grant, number) = match prepared.admit(outcome)? {
+            Admitted::Run { grant, number } => (grant, number),
+            Admitted::Replay(outcome) => return Ok(outcome),
+        };
+
+        let value = business(&mut transaction).await.map_err(RunError::NotStarted)?;
+
+        let completed =
+            self.complete_on(&transaction, &prepared, grant, &value, xact.as_deref()).await;
+        match completed {
+            Ok(()) => {}
+            Err(RecordError::Store(error)) => return Err(RunError::Store(error)),
+            Err(_) => return Err(RunError::LeaseLost),
+        }
+        match transaction.commit().await {
+            Ok(()) => Ok(prepared.committed(number, value)),
+            Err(error) => {
+                drop(client);
+                self.settle_commit(&prepared, number, value, error, xact.as_deref()).await
+            }
+        }
+    }
+
+    /// Claims a key in a transaction of your own: the first of two steps around your own writes.
+    ///
+    /// Prepare the run with [`Idempotency::prepare`]. If this returns [`Admitted::Run`], do your writes
+    /// and call [`complete_in`](Self::complete_in), in the same transaction or, before the lease ends, in
+    /// a later one; in every other case roll back. It waits for the key's row as long as the
+    /// transaction's `lock_timeout` says. Any isolation level will do; above READ COMMITTED a claim that
+    /// meets another fails, and the transaction has to begin anew.
+    ///
+    /// ```no_run
+    /// use oncekey::transaction::Admitted;
+    /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
+    /// use oncekey_postgres::{PostgresStore, tokio_postgres::Client};
+    ///
+    /// # async fn demo(
+    /// #     store: PostgresStore, mut client: Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let idempotency = Idempotency::at_most_once(store.clone());
+    /// let key = Key::new(&Scope::new("tenant-42", "POST /payments")?, "order-17")?;
+    /// let prepared = idempotency.prepare(&key, &Fingerprint::of("100 EUR"))?;
+    ///
+    /// let tx = client.transaction().await?;
+    /// let outcome = match store.claim_in::<i64>(&tx, &prepared).await? {
+    ///     Admitted::Replay(outcome) => outcome,
+    ///     Admitted::Run { grant, number } => {
+    ///         let sql = "INSERT INTO payments (amount) VALUES (100) RETURNING id";
+    ///         let receipt: i64 = tx.query_one(sql, &[]).await?.get(0);
+    ///         store.complete_in(&tx, &prepared, grant, &receipt).await?;
+    ///         tx.commit().await?;
+    ///         prepared.committed(number, receipt)
+    ///     }
+    /// };
+    /// println!("payment {}", outcome.value());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A commit that fails may have happened: [get](Store::get) the key. Completed by `grant.attempt`
+    /// means that it did. Never settle it by running again.
+    ///
+    /// # Cancel safety
+    /// Dropped: roll back.
+    ///
+    /// # Errors
+    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`. After
+    /// [`Store`](RunError::Store) the transaction can only roll back.
+    pub async fn claim_in<T: DeserializeOwned>(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        prepared: &Prepared,
+    ) -> Result<Admitted<T>, RunError<Infallible>> {
+        let terms = Terms { patience: None, ..self.shared.terms.clone() };
+        let claimed = self.claim_on(transaction, prepared, &terms).await;
+        let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
+        prepared.admit(outcome)
+    }
+
+    /// Completes a key in a transaction of your own, so that your writes and the result commit together.
+    ///
+    /// If it is refused, the server fails the transaction *at once*: your writes belong to an owner that
+    /// was replaced. What was written can then only roll back, also if the refusal is ignored. (A later
+    /// `commit` of tokio-postgres returns no error then, since the server answers a COMMIT of a failed
+    /// transaction by rolling it back: heed this result, not that one.)
+    ///
+    /// See [`claim_in`](Self::claim_in) for an example.
+    ///
+    /// # Cancel safety
+    /// Dropped: roll back. A refusal stands even then.
+    ///
+    /// # Errors
+    /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
+    ///   the key is no longer this attempt's. Rolled back.
+    /// - [`Store`](RecordError::Store): as for [`complete`](Store::complete), and `Misconfigured` if
+    ///   `value` cannot be encoded. Roll back.
+    pub async fn complete_in<T: Serialize>(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        prepared: &Prepared,
+        grant: Grant,
+        value: &T,
+    ) -> Result<(), RecordError> {
+        let terms = Terms { patience: None, ..self.shared.terms.clone() };
+        let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
+        self.complete_with(transaction, prepared, &command, None, &terms).await
+    }
+
+    async fn claim_on(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        prepared: &Prepared,
+        terms: &Terms,
+    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
+        let Shared { tables, lock_timeout, .. } = &*self.shared;
+        let call = tables.claim(prepared.key(), prepared.claim(), terms);
+        match driver::query(transaction.client(), &call).await {
+            Ok(rows) => answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?),
+            // Whoever has the row is at work on the key.
+            Err(Failed::Server(error)) if error.is_lock_timeout() => {
+                Ok((ClaimOutcome::Busy { retry_after: *lock_timeout }, None))
+            }
+            Err(failed) => Err(failed.into_error(CLAIM)),
+        }
+    }
+
+    async fn complete_on<T: Serialize>(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        prepared: &Prepared,
+        grant: Grant,
+        value: &T,
+        xact: Option<&str>,
+    ) -> Result<(), RecordError> {
+        let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
+        let terms = &self.shared.terms;
+        self.complete_with(transaction, prepared, &command, xact, terms).await
+    }
+
+    async fn complete_with(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        prepared: &Prepared,
+        command: &Complete,
+        xact: Option<&str>,
+        terms: &Terms,
+    ) -> Result<(), RecordError> {
+        let purpose = completing("complete", &command.completion).map_err(RecordError::Store)?;
+        let call = self.shared.tables.complete_in(prepared.key(), command, xact, terms);
+        let fenced = match driver::query(transaction.client(), &call).await {
+            Ok(rows) if rows.is_empty() => return Err(RecordError::Store(ended_by_business())),
+            Ok(_) => Fenced::Applied,
+            Err(Failed::Server(error)) => match driver::refusal(&error) {
+                Some(refusal) => answer::refusal(purpose, refusal).map_err(RecordError::Store)?,
+                None => return Err(RecordError::Store(rolled_back(purpose.refused(error)))),
+            },
+            Err(failed) => {
+                return Err(RecordError::Store(rolled_back(failed.into_error(purpose))));
+            }
+        };
+        check_completed(fenced)
+    }
+
+    /// What became of a commit that failed: found out by reading, never by running again.
+    async fn settle_commit<T, E>(
+        &self,
+        prepared: &Prepared,
+        number: u32,
+        value: T,
+        error: tokio_postgres::Error,
+        xact: Option<&str>,
+    ) -> Result<Outcome<T>, RunError<E>> {
+        let error = match Failed::from(error) {
+            Failed::Server(error) if error.sqlstate().starts_with("23") => {
+                return Err(RunError::Store(
+                    StoreError::new(ErrorKind::Misconfigured, RUN.operation())
+                        .with_message(
+                            "a deferred constraint of a business table is violated; everything was \
+                             rolled back",
+                        )
+                        .with_source(error),
+                ));
+            }
+            failed => failed.into_error(RUN),
+        };
+        if error.kind() != ErrorKind::OutcomeUnknown {
+            return Err(RunError::Store(error));
+        }
+        for asked in 0..ASKED {
+            if asked > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            match self.is_completed_by(prepared).await {
+                Ok(true) => return Ok(prepared.committed(number, value)),
+                Ok(false) => {}
+                // The server may be about to come back.
+                Err(error) if error.is_retryable() => continue,
+                Err(_) => break,
+            }
+            // Not there yet, or never: only the server knows whether it is still at it.
+            if let Ok(true) = self.is_rolled_back(xact).await {
+                return Err(RunError::Store(rolled_back(error)));
+            }
+        }
+        Err(RunError::Store(error))
+    }
+
+    async fn is_completed_by(&self, prepared: &Prepared) -> Result<bool, StoreError> {
+        let observed = self.get(prepared.key()).await?;
+        Ok(observed.is_some_and(|observed| {
+            observed.record.attempt == prepared.claim().attempt
+                && matches!(observed.record.status, Status::Completed { .. })
+        }))
+    }
+
+    async fn is_rolled_back(&self, xact: Option<&str>) -> Result<bool, StoreError> {
+        let call = Call {
+            text: "SELECT coalesce(pg_xact_status($1::text::xid8), '')",
+            params: vec![Param::Text(xact)],
+        };
+        let rows = driver::send(&self.shared.pool, SETTLE, &call).await;
+        let rows = rows.map_err(|failed| failed.into_error(SETTLE))?;
+        Ok(answer::Row::text(one(SETTLE, &rows)?, 0) == Some("aborted"))
+    }
+}
+
+fn encode<T: Serialize>(
+    prepared: &Prepared,
+    grant: Grant,
+    value: &T,
+) -> Result<Complete, StoreError> {
+    prepared.complete(grant, value).map_err(|error| {
+        StoreError::new(ErrorKind::Misconfigured, "complete")
+            .with_message("the result cannot be encoded; roll back")
+            .with_source(error)
+    })
+}
+
+fn before_commit(error: tokio_postgres::Error) -> StoreError {
+    rolled_back(Failed::from(error).into_error(RUN))
+}
+
+/// A transaction whose connection was lost before it was told to commit is rolled back, for sure.
+fn rolled_back(error: StoreError) -> StoreError {
+    if error.kind() != ErrorKind::OutcomeUnknown {
+        return error;
+    }
+    StoreError::new(ErrorKind::Unavailable, error.operation())
+        .with_message("the connection was lost, and the transaction was rolled back")
+        .with_source(error)
+}
+
+fn ended_by_business() -> StoreError {
+    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
+        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
+         it must leave BEGIN, COMMIT and ROLLBACK to the store",
+    )
+}

@@ -1,0 +1,15 @@
+//! Throwaway servers for the tests of this workspace.
+//!
+//! A server lives in a folder of its own, talks over unix sockets there, and so needs no free port. It
+//! ends when its handle is dropped, and also when the test process ends in any way at all: a watchdog
+//! waits for that. What cannot be had makes a panic that says how to get it: a test that did not run must
+//! not look like one that passed.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests may panic")]
+
+mod pgbouncer;
+mod postgres;
+mod process;
+
+pub use pgbouncer::{Pgbouncer, PoolMode};
+pub use postgres::{Durability, Postgres};
