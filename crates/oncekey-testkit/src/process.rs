@@ -87,12 +87,6 @@ pub(crate) fn signal(name: &str, process: u32) {
         .status();
 }
 
-pub(crate) fn is_running(process: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // A zombie has ended. The state is what follows the name, which may contain anything.
-    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-}
-
 /// Waits until `done`, for as long as a busy machine may take.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -119,6 +113,7 @@ impl Watchdog {
                 kill "-$3" "$pid" 2>/dev/null
                 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
                     kill -0 "$pid" 2>/dev/null || break
+                    grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" && break
                     sleep 0.1
                 done
                 kill -KILL "$pid" 2>/dev/null

@@ -149,9 +149,10 @@ BEGIN
         ) ON CONFLICT DO NOTHING
         RETURNING t.* INTO r;
         IF FOUND THEN
-            v_now := clock_timestamp();
-            IF v_now - v_before > interval '10 milliseconds' THEN
+            v_now := v_before;
+            IF clock_timestamp() - v_before > interval '10 milliseconds' THEN
                 -- It has waited for somebody who then rolled back. The lease begins now.
+                v_now := clock_timestamp();
                 v_deadline := {fn}_later(v_now, p_lease);
                 UPDATE {table} AS t SET
                     token = {fn}_micros(v_now),
