@@ -10,6 +10,8 @@
 mod pgbouncer;
 mod postgres;
 mod process;
+mod proxy;
 
 pub use pgbouncer::{Pgbouncer, PoolMode};
 pub use postgres::{Durability, Postgres};
+pub use proxy::{Lose, Proxy};

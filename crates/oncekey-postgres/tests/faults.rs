@@ -1,0 +1,247 @@
+//! Connections that are cut and servers that crash, under load: what was acknowledged stays, what was said
+//! not to be applied was not, and what is unknown is settled by asking again.
+
+mod postgres_fixture;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oncekey::runtime::{ProcessRandom, Random, Timestamp};
+use oncekey::store::{
+    AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Grant, OnInterrupted,
+    OnRetired, Store, StoreError,
+};
+use oncekey::{Fingerprint, Key, Scope};
+use oncekey_conformance::Fixture;
+use oncekey_conformance::history::{Answer, History, Operation, Window, check};
+use oncekey_postgres::PostgresStore;
+use oncekey_testkit::Lose;
+use tokio::time::sleep;
+
+use postgres_fixture::{PostgresFixture, block_on, connection};
+
+const CLIENTS: usize = 6;
+const LONG: Duration = Duration::from_secs(3600);
+
+fn key(id: impl AsRef<[u8]>) -> Key {
+    Key::new(&Scope::new("tenant", "operation").unwrap(), id).unwrap()
+}
+
+fn claim() -> Claim {
+    Claim {
+        attempt: AttemptId::from_bytes(ProcessRandom::new().next().to_be_bytes()),
+        fingerprint: Fingerprint::of("the request"),
+        lease: LONG,
+        hold: LONG,
+        on_interrupted: OnInterrupted::TakeOver,
+        on_retired: OnRetired::Forget,
+    }
+}
+
+fn complete(grant: Grant, value: String) -> Complete {
+    let completion =
+        Completion { value: value.into(), replayable: true, retention: LONG, hold: LONG };
+    Complete { grant, completion }
+}
+
+/// Many clients on the same keys, and what they saw.
+struct Load {
+    history: Mutex<History>,
+    stop: AtomicBool,
+    unknown: AtomicUsize,
+    refused: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+impl Load {
+    fn new() -> Arc<Self> {
+        let always = Window { earliest: Timestamp::default(), latest: Timestamp::MAX };
+        Arc::new(Self {
+            history: Mutex::new(History::new(always)),
+            stop: AtomicBool::new(false),
+            unknown: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
+        })
+    }
+
+    /// Asks until there is an answer. Of a call that was not applied nothing is recorded: if it did
+    /// change anything, the history makes no sense.
+    async fn ask(
+        &self,
+        store: &PostgresStore,
+        client: usize,
+        number: usize,
+        operation: Operation,
+    ) -> Answer {
+        loop {
+            let (index, call) = {
+                let mut history = self.history.lock().unwrap();
+                (history.calls.len(), history.invoke(client, number, operation.clone()))
+            };
+            match operation.send(store, &key(number.to_string())).await {
+                Ok(answer) => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    self.history.lock().unwrap().answer(call, answer.clone());
+                    return answer;
+                }
+                Err(error) => {
+                    self.note(&error);
+                    if error.kind() != ErrorKind::OutcomeUnknown {
+                        // As a read that nobody answered, it changes nothing.
+                        self.history.lock().unwrap().calls[index].operation = Operation::Get;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &StoreError) {
+        assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(error));
+        let counter = match error.kind() {
+            ErrorKind::OutcomeUnknown => &self.unknown,
+            _ => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Claims, and completes what it gets, on one key after the other.
+    async fn run(self: Arc<Self>, store: PostgresStore, client: usize) {
+        let mut number = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let claimed = self.ask(&store, client, number, Operation::Claim(claim())).await;
+            if let Answer::Claim(ClaimOutcome::Acquired { grant, .. }) = claimed {
+                let value = format!("{client} did {number}");
+                let completed = Operation::Complete(complete(grant, value));
+                self.ask(&store, client, number, completed).await;
+            }
+            number += 1;
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Reads what became of all keys, and checks that the whole makes sense.
+    async fn makes_sense(&self, store: &PostgresStore) {
+        let numbers = self.history.lock().unwrap().keys();
+        for number in &numbers {
+            self.ask(store, CLIENTS, *number, Operation::Get).await;
+            self.ask(store, CLIENTS, *number, Operation::Claim(claim())).await;
+        }
+        let history = self.history.lock().unwrap();
+        check(&history).unwrap_or_else(|found| panic!("{found}"));
+        println!(
+            "{} keys, {} answers, {} unknown outcomes, {} calls not applied",
+            numbers.len(),
+            self.answered.load(Ordering::Relaxed),
+            self.unknown.load(Ordering::Relaxed),
+            self.refused.load(Ordering::Relaxed)
+        );
+        let unknown = self.unknown.load(Ordering::Relaxed);
+        assert!(unknown > 0, "no call was under way when its connection was lost");
+    }
+}
+
+async fn under_load(fixture: &PostgresFixture, faults: impl Future<Output = ()>) {
+    let load = Load::new();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| tokio::spawn(load.clone().run(fixture.store(), client)))
+        .collect();
+    faults.await;
+    load.stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    load.makes_sense(&fixture.store()).await;
+}
+
+#[test]
+fn sessions_that_are_terminated_at_random() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let direct = connection(&fixture.config).await;
+        let faults = async {
+            let random = ProcessRandom::new();
+            for _ in 0..150 {
+                let millis = u64::try_from(random.next() % 30).unwrap();
+                sleep(Duration::from_millis(millis)).await;
+                let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                           WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' \
+                           ORDER BY (query LIKE $1)::int DESC, random() LIMIT 1";
+                let own = format!("%{}%", fixture.schema);
+                direct.query(sql, &[&own]).await.unwrap();
+            }
+        };
+        under_load(&fixture, faults).await;
+    });
+}
+
+#[test]
+fn a_server_that_crashes_and_restarts() {
+    block_on(async {
+        let fixture = PostgresFixture::alone().await;
+        let faults = async {
+            for round in 0..4 {
+                sleep(Duration::from_millis(400)).await;
+                let server = fixture.own.as_ref().unwrap();
+                tokio::task::block_in_place(|| match round % 2 {
+                    0 => server.crash(),
+                    _ => server.restart(),
+                });
+            }
+            sleep(Duration::from_millis(300)).await;
+        };
+        under_load(&fixture, faults).await;
+    });
+}
+
+/// A server that hangs: calls that are given up leave nothing behind, and the store goes on after it.
+#[test]
+fn a_server_that_pauses() {
+    block_on(async {
+        let fixture = PostgresFixture::alone().await;
+        let store = fixture.store();
+        let _ = store.claim(&key("before"), &claim()).await.unwrap();
+        let server = fixture.own.as_ref().unwrap();
+        let during = claim();
+        server.pause();
+        let brief = Duration::from_millis(300);
+        assert!(tokio::time::timeout(brief, store.claim(&key("during"), &during)).await.is_err());
+        server.resume();
+        let outcome = store.claim(&key("during"), &during).await.unwrap();
+        assert!(matches!(outcome, ClaimOutcome::Acquired { number: 1, .. }), "{outcome:?}");
+    });
+}
+
+/// The answer to a claim is lost; the same claim, sent again, gets the same grant.
+#[test]
+fn a_lost_answer_is_an_unknown_outcome() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = oncekey_testkit::Proxy::start(postgres_fixture::server());
+        let config = proxy.connection_string().parse().unwrap();
+        let through = PostgresFixture { config, schema: fixture.schema.clone(), ..fixture };
+        let store = through.store();
+        let claim = claim();
+        for (lose, is_granted) in [(Lose::Answer, true), (Lose::Request, false)] {
+            let key = key(format!("{is_granted}"));
+            proxy.lose(lose, "oncekey_v1_claim");
+            let error = store.claim(&key, &claim).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+            let seen = store.get(&key).await.unwrap();
+            assert_eq!(seen.is_some(), is_granted);
+            let again = store.claim(&key, &claim).await.unwrap();
+            let ClaimOutcome::Acquired { grant, number: 1, .. } = again else {
+                panic!("{again:?}");
+            };
+            if let Some(seen) = seen {
+                assert_eq!(seen.record.token, grant.token);
+            }
+        }
+        proxy.refuse(true);
+        drop(store);
+        let error = through.store().claim(&key("refused"), &claim).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    });
+}

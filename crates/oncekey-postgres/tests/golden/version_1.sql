@@ -1,0 +1,528 @@
+-- Tables and functions of oncekey, schema version 1.
+--
+-- A row is a record. Times are by this server's clock; `infinity` means never.
+CREATE TABLE "public"."oncekey" (
+    key bytea NOT NULL PRIMARY KEY,
+    -- The meaning of a row. Another number than 1 is a newer oncekey's.
+    format smallint NOT NULL,
+    status text NOT NULL,
+    fingerprint_algorithm smallint NOT NULL,
+    fingerprint bytea NOT NULL,
+    attempt bytea NOT NULL,
+    token bigint NOT NULL,
+    number bigint NOT NULL,
+    deadline timestamptz,
+    retained_until timestamptz,
+    forget_at timestamptz NOT NULL,
+    previous_cause text,
+    previous_token bigint,
+    progress_sequence bigint,
+    progress bytea,
+    digest bytea,
+    value bytea,
+    -- No part of the record. Purging looks at a row no sooner than this, and `forget_at` is no sooner
+    -- either. It is seldom written, so that most updates touch no index.
+    sweep_at timestamptz NOT NULL,
+    -- No part of the record. Until then the end of an attempt is notified.
+    watched_until timestamptz,
+    CONSTRAINT oncekey_status CHECK (status IN ('in_progress', 'gave_up', 'released', 'completed')),
+    CONSTRAINT oncekey_lengths CHECK (
+        octet_length(key) > 0 AND octet_length(fingerprint) = 32 AND octet_length(attempt) = 16
+        AND octet_length(digest) = 32
+    ),
+    CONSTRAINT oncekey_ranges CHECK (
+        fingerprint_algorithm BETWEEN 0 AND 255 AND token BETWEEN 0 AND 9007199254740991
+        AND previous_token BETWEEN 0 AND 9007199254740991
+        AND number BETWEEN 1 AND 4294967295 AND progress_sequence >= 0
+    ),
+    CONSTRAINT oncekey_in_progress CHECK ((status = 'in_progress') = (deadline IS NOT NULL)),
+    CONSTRAINT oncekey_completed CHECK (
+        (status = 'completed') = (retained_until IS NOT NULL)
+        AND num_nonnulls(value, digest) = CASE status WHEN 'completed' THEN 1 ELSE 0 END
+    ),
+    CONSTRAINT oncekey_previous CHECK (
+        previous_cause IN ('lapsed', 'gave_up')
+        AND num_nonnulls(previous_cause, previous_token) IN (0, 2)
+    ),
+    CONSTRAINT oncekey_progress CHECK (num_nonnulls(progress_sequence, progress) IN (0, 2))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX oncekey_sweep_at ON "public"."oncekey" (sweep_at);
+
+CREATE TABLE "public".oncekey_meta (
+    version integer NOT NULL PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- A time as microseconds since 1970, at most 2^53 - 1, which is never.
+CREATE FUNCTION "public".oncekey_v1_micros(p_time timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE
+        WHEN p_time = 'infinity' THEN 9007199254740991
+        ELSE (extract(epoch FROM p_time) * 1000000)::bigint
+    END
+$$;
+
+-- The time so many microseconds later, never later than never.
+CREATE FUNCTION "public".oncekey_v1_later(p_time timestamptz, p_micros bigint) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT CASE
+        WHEN p_micros >= 9007199254740991 - "public".oncekey_v1_micros(p_time) THEN 'infinity'
+        ELSE p_time + p_micros * interval '1 microsecond'
+    END
+$$;
+
+-- The state of a row at a time; null for a row that is no record.
+CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT CASE
+        WHEN r.format <> 1 OR octet_length(r.fingerprint) <> 32 OR octet_length(r.attempt) <> 16
+            OR octet_length(r.digest) <> 32
+            OR r.token NOT BETWEEN 0 AND 9007199254740991
+            OR r.number NOT BETWEEN 1 AND 4294967295
+            OR r.previous_cause NOT IN ('lapsed', 'gave_up')
+            OR num_nonnulls(r.previous_cause, r.previous_token) = 1
+            OR num_nonnulls(r.progress_sequence, r.progress) = 1 THEN NULL
+        WHEN r.status = 'in_progress' THEN
+            CASE WHEN p_now < r.deadline THEN 'live' WHEN p_now >= r.deadline THEN 'lapsed' END
+        WHEN r.status IN ('gave_up', 'released') THEN r.status
+        WHEN r.status = 'completed' AND num_nonnulls(r.value, r.digest) = 1 THEN
+            CASE
+                WHEN p_now < r.retained_until THEN 'completed'
+                WHEN p_now >= r.retained_until THEN 'retired'
+            END
+    END
+$$;
+
+-- What every command does first. With `p_durable`, its commit waits for the disk at least; a lock is
+-- waited for as long as `p_patience` says, or as long as the session is set to.
+CREATE FUNCTION "public".oncekey_v1_begin(p_durable boolean, p_patience text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_durable
+        AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+    THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    IF p_patience IS NOT NULL THEN
+        PERFORM set_config('lock_timeout', p_patience, true);
+    END IF;
+END
+$$;
+
+-- Tells those who wait for a key, if there are any, that its attempt ended.
+CREATE FUNCTION "public".oncekey_v1_ended(r "public"."oncekey", p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF r.watched_until > p_now THEN
+        PERFORM pg_notify('oncekey_c2900fe7a40d6b30', encode(substr(sha256(r.key), 1, 8), 'hex'));
+    END IF;
+END
+$$;
+
+CREATE FUNCTION "public".oncekey_v1_claim(
+    p_key bytea, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea, p_lease bigint,
+    p_hold bigint, p_take_over boolean, p_tell boolean, p_durable boolean, p_patience text,
+    OUT outcome text, OUT token bigint, OUT number bigint, OUT time_left bigint,
+    OUT previous_cause text, OUT previous_token bigint, OUT content bytea, OUT xact text
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    r "public"."oncekey";
+    v_before timestamptz;
+    v_now timestamptz;
+    v_deadline timestamptz;
+    v_state text;
+    v_own boolean;
+    v_patience text := current_setting('lock_timeout');
+    v_lock boolean := false;
+    v_keep boolean;
+BEGIN
+    PERFORM "public".oncekey_v1_begin(p_durable, p_patience);
+    <<decide>>
+    LOOP
+        -- A new key, for most claims. On a known one this writes nothing.
+        v_before := clock_timestamp();
+        v_deadline := "public".oncekey_v1_later(v_before, p_lease);
+        INSERT INTO "public"."oncekey" AS t (
+            key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
+            deadline, forget_at, sweep_at
+        ) VALUES (
+            p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, "public".oncekey_v1_micros(v_before), 1,
+            v_deadline, "public".oncekey_v1_later(v_deadline, p_hold), "public".oncekey_v1_later(v_deadline, p_hold)
+        ) ON CONFLICT DO NOTHING
+        RETURNING t.* INTO r;
+        IF FOUND THEN
+            v_now := v_before;
+            IF clock_timestamp() - v_before > interval '10 milliseconds' THEN
+                -- It has waited for somebody who then rolled back. The lease begins now.
+                v_now := clock_timestamp();
+                v_deadline := "public".oncekey_v1_later(v_now, p_lease);
+                UPDATE "public"."oncekey" AS t SET
+                    token = "public".oncekey_v1_micros(v_now),
+                    deadline = v_deadline,
+                    forget_at = "public".oncekey_v1_later(v_deadline, p_hold)
+                WHERE t.key = p_key
+                RETURNING t.* INTO r;
+            END IF;
+            outcome := 'acquired';
+            EXIT decide;
+        END IF;
+
+        -- A refusal writes nothing, and so needs no lock: it is true of the row as it was read, if it is
+        -- true by the time before and by the time after. A grant needs the lock, and decides again.
+        v_before := clock_timestamp();
+        IF v_lock THEN
+            SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key FOR UPDATE;
+        ELSE
+            SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key;
+        END IF;
+        -- It was removed in this moment: it is a new key now.
+        CONTINUE decide WHEN NOT FOUND;
+        v_now := clock_timestamp();
+        v_state := "public".oncekey_v1_state(r, v_now);
+        IF NOT v_lock AND v_state IS DISTINCT FROM "public".oncekey_v1_state(r, v_before) THEN
+            v_lock := true;
+            CONTINUE decide;
+        END IF;
+        v_own := r.attempt = p_attempt;
+
+        IF v_state IS NULL THEN
+            outcome := CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END;
+        ELSIF v_state = 'retired' THEN
+            outcome := CASE
+                WHEN v_own THEN 'spent'
+                WHEN p_tell THEN 'retired'
+                ELSE 'acquired'
+            END;
+        ELSIF r.fingerprint_algorithm <> p_algorithm OR r.fingerprint <> p_fingerprint THEN
+            outcome := 'mismatch';
+        ELSIF v_state = 'completed' THEN
+            outcome := 'replay';
+        ELSIF v_state = 'released' THEN
+            outcome := CASE WHEN v_own THEN 'spent' ELSE 'acquired' END;
+        ELSIF v_state = 'gave_up' AND v_own THEN
+            outcome := 'spent';
+        ELSIF v_own THEN
+            outcome := 'acquired';
+        ELSIF v_state = 'live' THEN
+            outcome := 'busy';
+        ELSE
+            outcome := CASE WHEN p_take_over THEN 'acquired' ELSE 'interrupted' END;
+        END IF;
+        EXIT decide WHEN outcome <> 'acquired';
+        IF NOT v_lock THEN
+            v_lock := true;
+            CONTINUE decide;
+        END IF;
+
+        v_deadline := "public".oncekey_v1_later(v_now, p_lease);
+        IF v_own THEN
+            -- The grant that an earlier copy of this claim got.
+            v_deadline := greatest(r.deadline, v_deadline);
+            UPDATE "public"."oncekey" AS t SET
+                deadline = v_deadline,
+                forget_at = greatest(t.forget_at, "public".oncekey_v1_later(v_deadline, p_hold))
+            WHERE t.key = p_key
+            RETURNING t.* INTO r;
+        ELSE
+            -- A takeover tells whom it replaces, and inherits what was saved.
+            v_keep := v_state IN ('lapsed', 'gave_up');
+            UPDATE "public"."oncekey" AS t SET
+                status = 'in_progress',
+                fingerprint_algorithm = p_algorithm,
+                fingerprint = p_fingerprint,
+                attempt = p_attempt,
+                token = least(greatest(t.token + 1, "public".oncekey_v1_micros(v_now)), 9007199254740991),
+                number = CASE v_state WHEN 'retired' THEN 1 ELSE least(t.number + 1, 4294967295) END,
+                deadline = v_deadline,
+                retained_until = NULL,
+                forget_at = "public".oncekey_v1_later(v_deadline, p_hold),
+                previous_cause = CASE WHEN v_keep THEN v_state END,
+                previous_token = CASE WHEN v_keep THEN t.token END,
+                progress_sequence = CASE WHEN v_keep AND t.progress IS NOT NULL THEN 0 END,
+                progress = CASE WHEN v_keep THEN t.progress END,
+                digest = NULL,
+                value = NULL,
+                sweep_at = least(t.sweep_at, "public".oncekey_v1_later(v_deadline, p_hold))
+            WHERE t.key = p_key
+            RETURNING t.* INTO r;
+        END IF;
+        EXIT decide;
+    END LOOP;
+
+    IF outcome = 'acquired' THEN
+        token := r.token;
+        number := r.number;
+        time_left := greatest("public".oncekey_v1_micros(r.deadline) - "public".oncekey_v1_micros(v_now), 0);
+        previous_cause := r.previous_cause;
+        previous_token := r.previous_token;
+        content := CASE WHEN r.previous_cause IS NOT NULL THEN r.progress END;
+        xact := pg_current_xact_id()::text;
+    ELSIF outcome = 'busy' THEN
+        time_left := "public".oncekey_v1_micros(r.deadline) - "public".oncekey_v1_micros(v_now);
+    ELSIF outcome = 'replay' THEN
+        content := r.value;
+    END IF;
+    IF p_patience IS NOT NULL THEN
+        -- What else is done in the transaction waits as it did before.
+        PERFORM set_config('lock_timeout', v_patience, true);
+    END IF;
+END
+$$;
+
+-- Locks the row of a command that names an attempt. `outcome` is why the command is refused, and null
+-- when it is up to its own rules. The time is read after the wait for the lock.
+CREATE FUNCTION "public".oncekey_v1_own(
+    p_key bytea, p_attempt bytea, p_token bigint, p_durable boolean, p_patience text,
+    OUT outcome text, OUT r "public"."oncekey", OUT state text, OUT now timestamptz
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM "public".oncekey_v1_begin(p_durable, p_patience);
+    SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key FOR UPDATE;
+    IF NOT FOUND THEN
+        outcome := 'gone';
+        RETURN;
+    END IF;
+    now := clock_timestamp();
+    state := "public".oncekey_v1_state(r, now);
+    outcome := CASE
+        WHEN r.format <> 1 THEN 'newer'
+        WHEN state IS NULL THEN 'corrupt'
+        WHEN r.attempt <> p_attempt OR r.token <> p_token THEN 'lost'
+    END;
+END
+$$;
+
+CREATE FUNCTION "public".oncekey_v1_renew(
+    p_key bytea, p_attempt bytea, p_lease bigint, p_sequence bigint, p_progress bytea,
+    p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    o record;
+    v_deadline timestamptz;
+    v_hold bigint;
+    v_forget_at timestamptz := 'infinity';
+    v_save boolean;
+BEGIN
+    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    IF o.outcome IS NOT NULL THEN
+        RETURN o.outcome;
+    END IF;
+    IF o.state NOT IN ('live', 'lapsed') THEN
+        RETURN 'lost';
+    END IF;
+    v_deadline := greatest((o.r).deadline, "public".oncekey_v1_later(o.now, p_lease));
+    IF (o.r).forget_at <> 'infinity' THEN
+        -- What is remembered beyond the deadline moves with it.
+        v_hold := greatest("public".oncekey_v1_micros((o.r).forget_at) - "public".oncekey_v1_micros((o.r).deadline), 0);
+        v_forget_at := greatest((o.r).forget_at, "public".oncekey_v1_later(v_deadline, v_hold));
+    END IF;
+    v_save := coalesce(p_sequence > coalesce((o.r).progress_sequence, 0), false);
+    UPDATE "public"."oncekey" AS t SET
+        deadline = v_deadline,
+        forget_at = v_forget_at,
+        progress_sequence = CASE WHEN v_save THEN p_sequence ELSE t.progress_sequence END,
+        progress = CASE WHEN v_save THEN p_progress ELSE t.progress END
+    WHERE t.key = p_key;
+    RETURN 'applied';
+END
+$$;
+
+-- Records a result, unless there is one. Of a result that is not to be kept, the digest comes alone.
+CREATE FUNCTION "public".oncekey_v1_finish(
+    r "public"."oncekey", p_now timestamptz, p_value bytea, p_digest bytea, p_retention bigint, p_hold bigint
+) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_until timestamptz;
+    v_forget_at timestamptz;
+BEGIN
+    IF r.status = 'completed' THEN
+        RETURN CASE
+            WHEN r.value = p_value OR r.digest = p_digest OR sha256(r.value) = p_digest
+                OR r.digest = sha256(p_value) THEN 'applied'
+            ELSE 'conflict'
+        END;
+    END IF;
+    v_until := "public".oncekey_v1_later(p_now, p_retention);
+    v_forget_at := "public".oncekey_v1_later(v_until, p_hold);
+    UPDATE "public"."oncekey" AS t SET
+        status = 'completed',
+        deadline = NULL,
+        retained_until = v_until,
+        forget_at = v_forget_at,
+        previous_cause = NULL,
+        previous_token = NULL,
+        progress_sequence = NULL,
+        progress = NULL,
+        value = p_value,
+        digest = CASE WHEN p_value IS NULL THEN p_digest END,
+        sweep_at = least(t.sweep_at, v_forget_at)
+    WHERE t.key = r.key;
+    PERFORM "public".oncekey_v1_ended(r, p_now);
+    RETURN 'applied';
+END
+$$;
+
+CREATE FUNCTION "public".oncekey_v1_release(r "public"."oncekey", p_now timestamptz, p_hold bigint) RETURNS text
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_forget_at timestamptz := "public".oncekey_v1_later(p_now, p_hold);
+BEGIN
+    UPDATE "public"."oncekey" AS t SET
+        status = 'released',
+        deadline = NULL,
+        forget_at = v_forget_at,
+        previous_cause = NULL,
+        previous_token = NULL,
+        progress_sequence = NULL,
+        progress = NULL,
+        sweep_at = least(t.sweep_at, v_forget_at)
+    WHERE t.key = r.key;
+    PERFORM "public".oncekey_v1_ended(r, p_now);
+    RETURN 'applied';
+END
+$$;
+
+-- With `p_or_fail`, a refusal is an error, so that the transaction around it can only roll back.
+CREATE FUNCTION "public".oncekey_v1_complete(
+    p_key bytea, p_attempt bytea, p_value bytea, p_digest bytea, p_retention bigint, p_hold bigint,
+    p_or_fail boolean, p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    o record;
+    v_outcome text;
+BEGIN
+    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    v_outcome := o.outcome;
+    IF v_outcome IS NULL THEN
+        v_outcome := "public".oncekey_v1_finish(o.r, o.now, p_value, p_digest, p_retention, p_hold);
+    END IF;
+    IF p_or_fail AND v_outcome <> 'applied' THEN
+        RAISE EXCEPTION USING ERRCODE = 'OK001', MESSAGE = v_outcome;
+    END IF;
+    RETURN v_outcome;
+END
+$$;
+
+CREATE FUNCTION "public".oncekey_v1_abandon(
+    p_key bytea, p_attempt bytea, p_nothing_done boolean, p_hold bigint, p_durable boolean,
+    p_patience text
+) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    o record;
+BEGIN
+    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    IF o.outcome IS NOT NULL THEN
+        RETURN o.outcome;
+    ELSIF o.state IN ('live', 'lapsed', 'gave_up') AND p_nothing_done AND (o.r).progress IS NULL
+    THEN
+        RETURN "public".oncekey_v1_release(o.r, o.now, p_hold);
+    ELSIF o.state = 'gave_up' OR (o.state = 'released' AND p_nothing_done) THEN
+        RETURN 'applied';
+    ELSIF o.state IN ('live', 'lapsed') THEN
+        -- Whoever saved progress did something, whatever it says.
+        UPDATE "public"."oncekey" AS t SET status = 'gave_up', deadline = NULL WHERE t.key = p_key;
+        PERFORM "public".oncekey_v1_ended(o.r, o.now);
+        RETURN 'applied';
+    END IF;
+    RETURN 'lost';
+END
+$$;
+
+CREATE FUNCTION "public".oncekey_v1_settle(
+    p_key bytea, p_attempt bytea, p_token bigint, p_done boolean, p_value bytea, p_digest bytea,
+    p_retention bigint, p_hold bigint, p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    o record;
+BEGIN
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
+    IF o.outcome IS NOT NULL THEN
+        RETURN o.outcome;
+    ELSIF o.state = 'live' THEN
+        RETURN 'busy';
+    ELSIF p_done THEN
+        RETURN "public".oncekey_v1_finish(o.r, o.now, p_value, p_digest, p_retention, p_hold);
+    ELSIF o.state IN ('lapsed', 'gave_up') THEN
+        RETURN "public".oncekey_v1_release(o.r, o.now, p_hold);
+    END IF;
+    RETURN CASE o.state WHEN 'released' THEN 'applied' ELSE 'lost' END;
+END
+$$;
+
+-- Without an attempt and a token it removes whatever is there, also what is no record.
+CREATE FUNCTION "public".oncekey_v1_evict(
+    p_key bytea, p_attempt bytea, p_token bigint, p_force boolean, p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    o record;
+BEGIN
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
+    IF o.outcome IN ('corrupt', 'newer') AND p_attempt IS NULL AND p_token IS NULL THEN
+        o.outcome := NULL;
+    END IF;
+    IF o.outcome IS NOT NULL THEN
+        RETURN o.outcome;
+    ELSIF o.state = 'live' AND NOT p_force THEN
+        RETURN 'busy';
+    END IF;
+    DELETE FROM "public"."oncekey" AS t WHERE t.key = p_key;
+    PERFORM "public".oncekey_v1_ended(o.r, o.now);
+    RETURN 'applied';
+END
+$$;
+
+-- Looks at `p_limit` rows at most, and waits for none. What is over is removed; what is not is looked
+-- at again when it may be.
+CREATE FUNCTION "public".oncekey_v1_purge(p_limit bigint, OUT removed bigint, OUT looked_at bigint)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    r "public"."oncekey";
+    v_now timestamptz := clock_timestamp();
+    v_state text;
+BEGIN
+    removed := 0;
+    looked_at := 0;
+    FOR r IN
+        SELECT t.* FROM "public"."oncekey" AS t WHERE t.sweep_at <= v_now
+        ORDER BY t.sweep_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        looked_at := looked_at + 1;
+        v_state := "public".oncekey_v1_state(r, v_now);
+        IF r.forget_at <= v_now AND v_state NOT IN ('live', 'completed') THEN
+            DELETE FROM "public"."oncekey" AS t WHERE t.key = r.key;
+            removed := removed + 1;
+        ELSE
+            UPDATE "public"."oncekey" AS t
+            SET sweep_at = CASE
+                WHEN v_state IS NULL OR t.forget_at <= v_now THEN v_now + interval '1 hour'
+                ELSE t.forget_at
+            END
+            WHERE t.key = r.key;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Lets the end of the attempt on a key be notified for an hour. A row that is being written is left
+-- alone: whoever waits polls too.
+CREATE FUNCTION "public".oncekey_v1_watch(p_key bytea) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_watched timestamptz;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    SELECT coalesce(t.watched_until, '-infinity') INTO v_watched FROM "public"."oncekey" AS t
+    WHERE t.key = p_key FOR UPDATE SKIP LOCKED;
+    IF v_watched < clock_timestamp() + interval '30 minutes' THEN
+        UPDATE "public"."oncekey" AS t SET watched_until = clock_timestamp() + interval '1 hour'
+        WHERE t.key = p_key;
+    END IF;
+END
+$$;
+
+INSERT INTO "public".oncekey_meta (version) VALUES (1);

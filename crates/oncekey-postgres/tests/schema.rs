@@ -1,0 +1,161 @@
+//! The schema: what it is, how it is made, and what the check finds.
+
+mod postgres_fixture;
+
+use futures::future::join_all;
+use oncekey::store::{ErrorKind, Store, StoreError};
+use oncekey::{Key, Scope};
+use oncekey_postgres::PostgresStore;
+use oncekey_postgres::tokio_postgres::Config;
+
+use postgres_fixture::{block_on, connection, new_schema, pool, server};
+
+fn config() -> Config {
+    server().connection_string().parse().unwrap()
+}
+
+fn store(config: &Config, schema: &str) -> PostgresStore {
+    PostgresStore::builder(pool(config, 2)).schema(schema).build().unwrap()
+}
+
+async fn execute(sql: &str) {
+    connection(&config()).await.batch_execute(sql).await.unwrap();
+}
+
+fn is_misconfigured(result: Result<(), StoreError>, telling: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+    assert!(error.to_string().contains(telling), "{error}");
+}
+
+/// Whoever runs the DDL by other means has it in their repository: it changes with a version, or never.
+#[test]
+fn the_ddl_of_version_1_is_as_it_was_released() {
+    block_on(async {
+        let ddl = PostgresStore::new(pool(&config(), 1)).ddl();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version_1.sql");
+        if std::env::var_os("ONCEKEY_BLESS").is_some() {
+            std::fs::write(file, &ddl).unwrap();
+        }
+        let golden = std::fs::read_to_string(file).unwrap();
+        assert_eq!(ddl, golden, "ONCEKEY_BLESS=1 writes it anew: before a release, never after one");
+    });
+}
+
+#[test]
+fn migrating_is_safe_to_repeat_and_to_race() {
+    block_on(async {
+        let schema = new_schema();
+        let stores: Vec<_> = (0..6).map(|_| store(&config(), &schema)).collect();
+        for migrated in join_all(stores.iter().map(PostgresStore::migrate)).await {
+            migrated.unwrap();
+        }
+        stores[0].migrate().await.unwrap();
+        stores[0].check().await.unwrap();
+    });
+}
+
+#[test]
+fn the_printed_ddl_passes_the_check() {
+    block_on(async {
+        let schema = new_schema();
+        let store = store(&config(), &schema);
+        execute(&store.ddl()).await;
+        store.check().await.unwrap();
+        store.migrate().await.unwrap();
+    });
+}
+
+#[test]
+fn two_tables_share_a_schema() {
+    block_on(async {
+        let schema = new_schema();
+        for table in ["order", "keys"] {
+            let builder = PostgresStore::builder(pool(&config(), 1)).schema(&schema).table(table);
+            let store = builder.build().unwrap();
+            store.migrate().await.unwrap();
+            store.check().await.unwrap();
+            assert_eq!(store.purge(10).await.unwrap().removed, 0);
+        }
+    });
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_remedy() {
+    block_on(async {
+        let schema = new_schema();
+        let store = store(&config(), &schema);
+        is_misconfigured(store.check().await, "call `migrate`");
+        let key = Key::new(&Scope::new("tenant", "operation").unwrap(), "key").unwrap();
+        is_misconfigured(store.get(&key).await.map(|_| ()), "call `migrate`");
+
+        store.migrate().await.unwrap();
+        for (change, telling) in [
+            ("DROP INDEX oncekey_sweep_at", "an index on (sweep_at)"),
+            ("ALTER TABLE oncekey DROP CONSTRAINT oncekey_pkey", "an index UNIQUE on (key)"),
+            ("ALTER TABLE oncekey ALTER token TYPE numeric", "the column token bigint NOT NULL"),
+            ("DROP FUNCTION oncekey_v1_purge", "the function oncekey_v1_purge"),
+            (
+                "CREATE OR REPLACE FUNCTION oncekey_v1_micros(p_time timestamptz) RETURNS bigint \
+                 LANGUAGE sql STABLE AS 'SELECT 1'",
+                "the function oncekey_v1_micros",
+            ),
+            ("INSERT INTO oncekey_meta VALUES (2)", "upgrade oncekey-postgres here"),
+            ("DELETE FROM oncekey_meta WHERE version > 1", ""),
+        ] {
+            execute(&format!("SET search_path = \"{schema}\"; BEGIN; {change}; COMMIT")).await;
+            if telling.is_empty() {
+                continue;
+            }
+            is_misconfigured(store.check().await, telling);
+            if telling.starts_with("upgrade") {
+                is_misconfigured(store.migrate().await, telling);
+            } else {
+                execute(&format!("DROP SCHEMA \"{schema}\" CASCADE")).await;
+                store.migrate().await.unwrap();
+                store.check().await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    block_on(async {
+        let schema = new_schema();
+        let store = store(&config(), &schema);
+        execute(&format!("CREATE SCHEMA \"{schema}\"; CREATE TABLE \"{schema}\".oncekey (id int)"))
+            .await;
+        is_misconfigured(store.migrate().await, "something else");
+        is_misconfigured(store.check().await, "something else");
+    });
+}
+
+/// A role without any right on the database migrates its own schema, and another one uses it.
+#[test]
+fn few_rights_are_enough() {
+    block_on(async {
+        let schema = new_schema();
+        let (owner, user) = (format!("{schema}_owner"), format!("{schema}_user"));
+        execute(&format!(
+            "CREATE ROLE \"{owner}\" LOGIN; CREATE ROLE \"{user}\" LOGIN; \
+             CREATE SCHEMA \"{schema}\" AUTHORIZATION \"{owner}\""
+        ))
+        .await;
+        let mut as_owner = config();
+        as_owner.user(&owner);
+        store(&as_owner, &schema).migrate().await.unwrap();
+
+        let mut as_user = config();
+        as_user.user(&user);
+        let store = store(&as_user, &schema);
+        is_misconfigured(store.purge(1).await.map(|_| ()), "grant this role");
+        execute(&format!(
+            "GRANT USAGE ON SCHEMA \"{schema}\" TO \"{user}\"; GRANT SELECT, INSERT, UPDATE, DELETE \
+             ON ALL TABLES IN SCHEMA \"{schema}\" TO \"{user}\""
+        ))
+        .await;
+        store.check().await.unwrap();
+        store.purge(1).await.unwrap();
+    });
+}
