@@ -41,11 +41,8 @@ pub(crate) async fn send(
 
 /// Sends `call` once, on this connection and in its transaction, if it has one.
 pub(crate) async fn query(client: &Client, call: &Call<'_>) -> Result<Vec<Row>, Failed> {
-    let params: Vec<(&(dyn ToSql + Sync), Type)> = call
-        .params
-        .iter()
-        .map(|param| (param as &(dyn ToSql + Sync), param.type_of()))
-        .collect();
+    let params: Vec<(&(dyn ToSql + Sync), Type)> =
+        call.params.iter().map(|param| (param as &(dyn ToSql + Sync), param.type_of())).collect();
     client.query_typed(call.text, &params).await.map_err(Failed::from)
 }
 
@@ -98,8 +95,10 @@ fn not_connected(purpose: Purpose, error: PoolError) -> StoreError {
             .with_message("the pool had no connection to give in time; make it larger")
             .with_source(error),
         PoolError::Closed => unavailable("the pool is closed"),
-        PoolError::NoRuntimeSpecified => StoreError::new(ErrorKind::Misconfigured, purpose.operation())
-            .with_message("a pool with timeouts needs its `runtime` to be set"),
+        PoolError::NoRuntimeSpecified => {
+            StoreError::new(ErrorKind::Misconfigured, purpose.operation())
+                .with_message("a pool with timeouts needs its `runtime` to be set")
+        }
         PoolError::PostCreateHook(_) => unavailable("a hook of the pool refused the connection"),
     }
 }

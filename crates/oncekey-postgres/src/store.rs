@@ -8,8 +8,9 @@ use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::Row;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Fenced, Inspect, Observed,
-    Page, Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
+    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Fenced, Inspect,
+    Observed, Page, Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription,
+    Watch,
 };
 
 use crate::builder::PostgresStoreBuilder;

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel};
-use oncekey::store::{
-    ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, Store, StoreError,
-};
+use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, Store, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use serde::Serialize;

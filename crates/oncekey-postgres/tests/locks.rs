@@ -178,11 +178,8 @@ fn what_was_renewed_is_purged_at_its_new_time() {
     block_on(async {
         let fixture = PostgresFixture::create().await;
         let store = fixture.store();
-        let brief = Claim {
-            lease: Duration::from_millis(50),
-            hold: Duration::from_millis(50),
-            ..claim()
-        };
+        let brief =
+            Claim { lease: Duration::from_millis(50), hold: Duration::from_millis(50), ..claim() };
         let (grant, _) = acquire(&store, &key("renewed"), &brief).await;
         let renew = Renew { grant, lease: Duration::from_millis(700), progress: None };
         let _ = store.renew(&key("renewed"), &renew).await.unwrap();

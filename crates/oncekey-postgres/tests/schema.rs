@@ -38,7 +38,10 @@ fn the_ddl_of_version_1_is_as_it_was_released() {
             std::fs::write(file, &ddl).unwrap();
         }
         let golden = std::fs::read_to_string(file).unwrap();
-        assert_eq!(ddl, golden, "ONCEKEY_BLESS=1 writes it anew: before a release, never after one");
+        assert_eq!(
+            ddl, golden,
+            "ONCEKEY_BLESS=1 writes it anew: before a release, never after one"
+        );
     });
 }
 

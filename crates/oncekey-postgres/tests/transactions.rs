@@ -5,9 +5,7 @@ mod postgres_fixture;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oncekey::store::{
-    ErrorKind, Evict, Expected, Fenced, State, Status, Store,
-};
+use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Status, Store};
 use oncekey::transaction::Admitted;
 use oncekey::{Fingerprint, Idempotency, Key, RecordError, RunError, Scope};
 use oncekey_conformance::Fixture;
@@ -51,7 +49,10 @@ impl Shop {
     }
 
     /// Runs on a key of its own.
-    async fn run(&self, id: &str) -> Result<oncekey::Outcome<i64>, RunError<tokio_postgres::Error>> {
+    async fn run(
+        &self,
+        id: &str,
+    ) -> Result<oncekey::Outcome<i64>, RunError<tokio_postgres::Error>> {
         let business = async |tx: &mut Transaction<'_>| self.pay(tx, 100).await;
         self.store.run_in_transaction(&self.idempotency, &key(id), &request(), business).await
     }
@@ -149,12 +150,11 @@ fn a_dropped_run_leaves_no_transaction_open() {
         let order = key("order");
         for millis in [0, 1, 2, 4, 8, 16, 30] {
             let request = request();
-            let run =
-                store.run_in_transaction(&shop.idempotency, &order, &request, async |tx| {
-                    shop.pay(tx, 100).await?;
-                    tokio::time::sleep(Duration::from_secs(60)).await;
-                    Ok::<_, tokio_postgres::Error>(100)
-                });
+            let run = store.run_in_transaction(&shop.idempotency, &order, &request, async |tx| {
+                shop.pay(tx, 100).await?;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Ok::<_, tokio_postgres::Error>(100)
+            });
             assert!(tokio::time::timeout(Duration::from_millis(millis), run).await.is_err());
             assert_eq!(store.get(&order).await.unwrap(), None);
         }
@@ -350,10 +350,8 @@ fn a_commit_that_is_terminated_is_not_taken_for_done() {
 fn a_violated_deferred_constraint_is_not_an_unknown_outcome() {
     block_on(async {
         let shop = Shop::new().await;
-        let sql = format!(
-            "ALTER TABLE {} ADD UNIQUE (amount) DEFERRABLE INITIALLY DEFERRED",
-            shop.table
-        );
+        let sql =
+            format!("ALTER TABLE {} ADD UNIQUE (amount) DEFERRABLE INITIALLY DEFERRED", shop.table);
         connection(&shop.fixture.direct).await.batch_execute(&sql).await.unwrap();
         shop.run("first").await.unwrap();
         let failed = shop.run("second").await;

@@ -62,8 +62,7 @@ impl Postgres {
         all.extend(settings.iter().map(|setting| (*setting).to_owned()));
         // QUIT is an immediate end, and still tidies up what is outside of the folder.
         let watchdog = Watchdog::new(&folder, &data.join("postmaster.pid"), "QUIT");
-        let server =
-            Self { folder, settings: all, server: Mutex::default(), _watchdog: watchdog };
+        let server = Self { folder, settings: all, server: Mutex::default(), _watchdog: watchdog };
         server.launch();
         server
     }
@@ -205,10 +204,8 @@ fn template() -> &'static Path {
         let version = Command::new(&initdb).arg("--version").output().unwrap().stdout;
         let version: String =
             String::from_utf8_lossy(&version).chars().filter(char::is_ascii_alphanumeric).collect();
-        let user = process::unprivileged().map_or_else(
-            || std::env::var("USER").unwrap_or_default(),
-            str::to_owned,
-        );
+        let user = process::unprivileged()
+            .map_or_else(|| std::env::var("USER").unwrap_or_default(), str::to_owned);
         let kept = std::env::temp_dir().join(format!("oncekey-testkit-{user}-{version}"));
         if kept.join("PG_VERSION").is_file() {
             return kept;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    AttemptId, Cause, ClaimOutcome, Cursor, Fenced, FencingToken, Grant, Observed, Page,
-    Previous, Progress, Query, Record, Replaced, State, Status, StoreError, StoredValue,
+    AttemptId, Cause, ClaimOutcome, Cursor, Fenced, FencingToken, Grant, Observed, Page, Previous,
+    Progress, Query, Record, Replaced, State, Status, StoreError, StoredValue,
 };
 use oncekey::{Fingerprint, Key};
 

@@ -192,8 +192,7 @@ impl Tables {
     #[must_use]
     pub fn evict<'a>(&'a self, key: &'a Key, evict: &'a Evict, terms: &'a Terms) -> Call<'a> {
         let (attempt, token) = expected(&evict.expected);
-        let params =
-            [Param::Bytes(Some(key.as_bytes())), attempt, token, Param::Bool(evict.force)];
+        let params = [Param::Bytes(Some(key.as_bytes())), attempt, token, Param::Bool(evict.force)];
         Call { text: &self.evict, params: params.into_iter().chain(terms.params()).collect() }
     }
 
@@ -216,8 +215,7 @@ impl Tables {
         // No key is empty, so this is before the first.
         let after = query.after.as_ref().map_or(&[][..], |cursor| cursor.as_bytes());
         let states: Vec<_> = query.states.iter().copied().map(|s: State| state_name(s)).collect();
-        let params =
-            vec![Param::Bytes(Some(after)), count(looks), Param::List(states.join(","))];
+        let params = vec![Param::Bytes(Some(after)), count(looks), Param::List(states.join(","))];
         Call { text: &self.list, params }
     }
 
@@ -262,9 +260,7 @@ fn completion_params(completion: &Completion) -> [Param<'_>; 4] {
 fn expected(expected: &Expected) -> (Param<'_>, Param<'_>) {
     match expected {
         Expected::Attempt(attempt) => (Param::Bytes(Some(attempt.as_bytes())), Param::Int(None)),
-        Expected::Token(token) => {
-            (Param::Bytes(None), Param::Int(Some(token.get().cast_signed())))
-        }
+        Expected::Token(token) => (Param::Bytes(None), Param::Int(Some(token.get().cast_signed()))),
         Expected::Any => (Param::Bytes(None), Param::Int(None)),
     }
 }

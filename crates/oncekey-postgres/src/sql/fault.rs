@@ -24,11 +24,7 @@ impl Purpose {
     /// A command that writes, and carries nothing of note.
     #[must_use]
     pub const fn write(operation: &'static str) -> Self {
-        Self {
-            operation,
-            no_room: ErrorKind::Unavailable,
-            unanswered: ErrorKind::OutcomeUnknown,
-        }
+        Self { operation, no_room: ErrorKind::Unavailable, unanswered: ErrorKind::OutcomeUnknown }
     }
 
     /// A command that makes a key known.
@@ -72,7 +68,9 @@ impl Purpose {
     #[must_use]
     pub fn unsent(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
         StoreError::new(ErrorKind::Unavailable, self.operation)
-            .with_message("there is no connection to the server; check that it runs and is reachable")
+            .with_message(
+                "there is no connection to the server; check that it runs and is reachable",
+            )
             .with_source(error)
     }
 
@@ -80,15 +78,14 @@ impl Purpose {
     #[must_use]
     pub fn turned_away(self, error: ServerError) -> StoreError {
         match error.sqlstate() {
-            "28000" | "28P01" | "3D000" | "42501" => StoreError::new(
-                ErrorKind::Misconfigured,
-                self.operation,
-            )
-            .with_message(
-                "the server does not let this role in; check user, password, database and \
+            "28000" | "28P01" | "3D000" | "42501" => {
+                StoreError::new(ErrorKind::Misconfigured, self.operation)
+                    .with_message(
+                        "the server does not let this role in; check user, password, database and \
                  `pg_hba.conf`",
-            )
-            .with_source(error),
+                    )
+                    .with_source(error)
+            }
             _ => self.unsent(error),
         }
     }
@@ -154,10 +151,9 @@ impl Purpose {
             "54000" | "54023" | "22026" | "22001" => {
                 (ErrorKind::TooLarge, "it is longer than the server allows")
             }
-            "XX001" | "XX002" => (
-                ErrorKind::Corrupt,
-                "the files of the database are damaged; restore a backup",
-            ),
+            "XX001" | "XX002" => {
+                (ErrorKind::Corrupt, "the files of the database are damaged; restore a backup")
+            }
             state if state.starts_with("23") => (
                 ErrorKind::Misconfigured,
                 "a constraint refuses the row; compare the table with what `ddl` prints",

@@ -155,7 +155,8 @@ impl Tables {
         let has = |line: &str| shape.lines().any(|have| have == line);
         let mut missing = None;
         for (name, kind, nullable) in COLUMNS {
-            let line = format!("the column {name} {kind}{}", if nullable { "" } else { " NOT NULL" });
+            let line =
+                format!("the column {name} {kind}{}", if nullable { "" } else { " NOT NULL" });
             if !has(&line) {
                 missing.get_or_insert(line);
             }
@@ -222,7 +223,11 @@ impl Tables {
                 Finding::Version(found) => format!(
                     "the table {schema}.{table} has schema version {found}, and this build uses \
                      {VERSION}; {}",
-                    if found > VERSION { "upgrade oncekey-postgres here" } else { "call `migrate`" }
+                    if found > VERSION {
+                        "upgrade oncekey-postgres here"
+                    } else {
+                        "call `migrate`"
+                    }
                 ),
             },
         ))

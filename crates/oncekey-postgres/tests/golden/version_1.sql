@@ -166,8 +166,8 @@ BEGIN
         END IF;
 
         -- A refusal writes nothing, and so needs no lock: it is true of the row as it was read, if it is
-        -- true by the time before and by the time after. A grant needs the lock, and decides again.
-        v_before := clock_timestamp();
+        -- true by the time before and by the time after. (Above READ COMMITTED, the row is read as it was
+        -- when the transaction began.) A grant needs the lock, and decides again.
         IF v_lock THEN
             SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key FOR UPDATE;
         ELSE
@@ -177,7 +177,7 @@ BEGIN
         CONTINUE decide WHEN NOT FOUND;
         v_now := clock_timestamp();
         v_state := "public".oncekey_v1_state(r, v_now);
-        IF NOT v_lock AND v_state IS DISTINCT FROM "public".oncekey_v1_state(r, v_before) THEN
+        IF NOT v_lock AND v_state IS DISTINCT FROM "public".oncekey_v1_state(r, now()) THEN
             v_lock := true;
             CONTINUE decide;
         END IF;

@@ -76,8 +76,7 @@ impl PostgresFixture {
     pub fn store(&self) -> PostgresStore {
         let pool = pool(&self.config, self.pool_size);
         let builder = PostgresStore::builder(pool).schema(&self.schema);
-        let builder =
-            if self.watch { builder.listen(self.direct.clone(), NoTls) } else { builder };
+        let builder = if self.watch { builder.listen(self.direct.clone(), NoTls) } else { builder };
         builder.build().unwrap()
     }
 }
