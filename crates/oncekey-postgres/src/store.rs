@@ -287,8 +287,8 @@ pub(crate) fn completing(
 
 fn sized(purpose: Purpose, len: usize) -> Result<Purpose, StoreError> {
     if len <= MAX_CONTENT_LEN {
-        return Ok(purpose);
+        Ok(purpose)
+    } else {
+        Err(purpose.too_large("it is longer than half a gigabyte"))
     }
-    let error = StoreError::new(ErrorKind::TooLarge, purpose.operation());
-    Err(error.with_message("it is longer than half a gigabyte"))
 }

@@ -1,5 +1,6 @@
 //! The conformance suite where sessions are not the usual ones: behind a pgbouncer, at other isolation
 //! levels, in other time zones. And a pool of one connection.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 

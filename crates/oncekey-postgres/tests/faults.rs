@@ -1,5 +1,6 @@
 //! Connections that are cut and servers that crash, under load: what was acknowledged stays, what was said
 //! not to be applied was not, and what is unknown is settled by asking again.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 

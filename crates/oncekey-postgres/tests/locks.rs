@@ -1,4 +1,5 @@
 //! Rows that somebody else's transaction has.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 

@@ -1,4 +1,5 @@
 //! What survives a crash of the server, by the rules of the suite.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 

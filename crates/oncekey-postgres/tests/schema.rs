@@ -1,12 +1,13 @@
 //! The schema: what it is, how it is made, and what the check finds.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 
 use futures::future::join_all;
 use oncekey::store::{ErrorKind, Store, StoreError};
-use oncekey::{Key, Scope};
-use oncekey_postgres::PostgresStore;
+use oncekey::{Fingerprint, Idempotency, Key, Scope};
 use oncekey_postgres::tokio_postgres::Config;
+use oncekey_postgres::{PostgresStore, ServerError};
 
 use postgres_fixture::{block_on, connection, new_schema, pool, server};
 
@@ -160,5 +161,28 @@ fn few_rights_are_enough() {
         .await;
         store.check().await.unwrap();
         store.purge(1).await.unwrap();
+    });
+}
+
+/// The server's details show whole rows. They stay out of errors.
+#[test]
+fn an_error_shows_no_key() {
+    block_on(async {
+        let schema = new_schema();
+        let store = store(&config(), &schema);
+        store.migrate().await.unwrap();
+        execute(&format!("ALTER TABLE \"{schema}\".oncekey ADD CHECK (number < 1)")).await;
+        let key = Key::new(&Scope::new("tenant", "operation").unwrap(), "s3cret").unwrap();
+        let prepared = Idempotency::at_least_once(store.clone())
+            .prepare(&key, &Fingerprint::of("the request"))
+            .unwrap();
+        let error = store.claim(prepared.key(), prepared.claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        let source = std::error::Error::source(&error).unwrap();
+        assert!(source.downcast_ref::<ServerError>().unwrap().sqlstate() == "23514");
+        let shown = format!("{error} {error:?} {source} {source:?} {store:?}");
+        for secret in ["s3cret", "733363726574", "tenant", "74656e616e74"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     });
 }

@@ -1,4 +1,5 @@
 //! Effect and record in one transaction.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
 
@@ -93,6 +94,7 @@ fn an_effect_happens_once_and_is_replayed() {
 /// The future is spawned, and its closure borrows from where it was made.
 #[test]
 fn two_workers_have_one_effect() {
+    #[allow(clippy::manual_async_fn, reason = "that the future is `Send` is what is tested")]
     fn handler(shop: &'static Shop, amount: i64) -> impl Future<Output = bool> + Send + 'static {
         async move {
             let asked = String::from("borrowed");

@@ -23,6 +23,12 @@ pub(crate) const BACKENDS: &[Backend] = &[
         report: "sqlite_conformance_report",
         needs: &[],
     },
+    Backend {
+        name: "postgres",
+        package: "oncekey-postgres",
+        report: "postgres_conformance_report",
+        needs: &[programs::POSTGRES, programs::PGBOUNCER],
+    },
 ];
 
 #[derive(Debug)]

@@ -20,6 +20,12 @@ pub(crate) struct Program {
 /// Lists the tracked files.
 pub(crate) const GIT: Program = Program { name: "git", apt_package: "git" };
 
+/// The server that the tests of the PostgreSQL store start.
+pub(crate) const POSTGRES: Program = Program { name: "postgres", apt_package: "postgresql" };
+
+/// What they put in front of it.
+pub(crate) const PGBOUNCER: Program = Program { name: "pgbouncer", apt_package: "pgbouncer" };
+
 /// Finds the program, installing it if need be.
 pub(crate) fn require(program: &Program) -> Result<PathBuf> {
     if let Some(path) = find(program.name) {
@@ -140,13 +146,14 @@ fn find_in(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     folders.iter().map(|folder| folder.join(&name)).find(|path| is_executable(path))
 }
 
-/// PATH, then where Debian puts the servers of PostgreSQL, which it keeps off PATH.
+/// PATH, then where Debian puts servers: those of PostgreSQL it keeps off PATH, others off that of users.
 fn folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<PathBuf> = versions.map(|entry| entry.path()).collect();
     newest_first(&mut versions);
-    env::split_paths(&path).chain(versions.iter().map(|version| version.join("bin"))).collect()
+    let servers = versions.iter().map(|version| version.join("bin"));
+    env::split_paths(&path).chain(servers).chain(["/usr/sbin".into()]).collect()
 }
 
 /// Orders folders named after versions; `9.6` comes after `17`, and what is no version comes last.

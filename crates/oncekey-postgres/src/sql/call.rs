@@ -17,6 +17,7 @@ use super::tables::Tables;
 ///
 /// The text is the same for every call of its kind; what varies is bound.
 #[derive(Clone)]
+#[allow(clippy::exhaustive_structs, reason = "a text and its parameters by definition")]
 pub struct Call<'a> {
     /// The statement.
     pub text: &'a str,

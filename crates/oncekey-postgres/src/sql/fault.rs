@@ -98,7 +98,9 @@ impl Purpose {
         misconfigured(self.operation, problem)
     }
 
-    pub(crate) fn too_large(self, problem: &'static str) -> StoreError {
+    /// The error of a command that carries more than can be kept.
+    #[must_use]
+    pub fn too_large(self, problem: &'static str) -> StoreError {
         StoreError::new(ErrorKind::TooLarge, self.operation).with_message(problem)
     }
 
