@@ -8,9 +8,8 @@ use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::Row;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Fenced, Inspect,
-    Observed, Page, Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription,
-    Watch,
+    Abandon, Claim, ClaimOutcome, Complete, Completion, Evict, Fenced, Inspect, Observed, Page,
+    Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
 };
 
 use crate::builder::PostgresStoreBuilder;
@@ -78,21 +77,29 @@ const WATCH: Purpose = Purpose::read("watch");
 /// wait for it.
 ///
 /// # Errors
-/// - [`Unavailable`](ErrorKind::Unavailable): there is no connection, or the server refused the
+/// - [`Unavailable`]: there is no connection, or the server refused the
 ///   statement, for example on a standby. Not applied.
-/// - [`Timeout`](ErrorKind::Timeout): the pool had no connection in time, or the row was locked for longer
+/// - [`Timeout`]: the pool had no connection in time, or the row was locked for longer
 ///   than [`lock_timeout`](PostgresStoreBuilder::lock_timeout), or the session's `statement_timeout` was
 ///   over. Not applied. (A claim is [`Busy`](ClaimOutcome::Busy) when the row is locked.)
-/// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the connection was lost before the answer came.
-/// - [`Full`](ErrorKind::Full), [`TooLarge`](ErrorKind::TooLarge): the server's disk is full; a content is
+/// - [`OutcomeUnknown`]: the connection was lost before the answer came.
+/// - [`Full`], [`TooLarge`]: the server's disk is full; a content is
 ///   longer than half a gigabyte.
-/// - [`Corrupt`](ErrorKind::Corrupt): the row was changed so that it makes no sense, or is a newer
+/// - [`Corrupt`]: the row was changed so that it makes no sense, or is a newer
 ///   oncekey's.
-/// - [`Misconfigured`](ErrorKind::Misconfigured): the schema is not there or not as it should be, or the
+/// - [`Misconfigured`]: the schema is not there or not as it should be, or the
 ///   role lacks a right; the message says how to mend it.
 ///
 /// The source of an error is the server's own, as [`ServerError`](crate::ServerError), without its details,
 /// which may contain keys.
+///
+/// [`Corrupt`]: oncekey::store::ErrorKind::Corrupt
+/// [`Full`]: oncekey::store::ErrorKind::Full
+/// [`Misconfigured`]: oncekey::store::ErrorKind::Misconfigured
+/// [`OutcomeUnknown`]: oncekey::store::ErrorKind::OutcomeUnknown
+/// [`Timeout`]: oncekey::store::ErrorKind::Timeout
+/// [`TooLarge`]: oncekey::store::ErrorKind::TooLarge
+/// [`Unavailable`]: oncekey::store::ErrorKind::Unavailable
 #[derive(Clone)]
 pub struct PostgresStore {
     pub(crate) shared: std::sync::Arc<Shared>,
