@@ -206,7 +206,7 @@ fn template() -> &'static Path {
             String::from_utf8_lossy(&version).chars().filter(char::is_ascii_alphanumeric).collect();
         let user = process::unprivileged()
             .map_or_else(|| std::env::var("USER").unwrap_or_default(), str::to_owned);
-        let kept = std::env::temp_dir().join(format!("oncekey-testkit-{user}-{version}"));
+        let kept = std::env::temp_dir().join(format!("oncekey-testkit-{user}-{version}-1"));
         if kept.join("PG_VERSION").is_file() {
             return kept;
         }
@@ -214,7 +214,13 @@ fn template() -> &'static Path {
         let data = folder.join("data");
         process::run(
             process::command(initdb)
-                .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
+                .args([
+                    "--no-sync",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--wal-segsize=1",
+                ])
                 .arg(format!("--username={}", Postgres::USER))
                 .arg("-D")
                 .arg(&data),
