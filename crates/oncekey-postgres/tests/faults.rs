@@ -254,3 +254,54 @@ fn a_lost_answer_is_an_unknown_outcome() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     });
 }
+
+/// The session that listens is terminated: whoever waits is woken to look, and is told again after that.
+#[test]
+fn a_listener_comes_back() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let store = fixture.store();
+        let claim = claim();
+        let outcome = store.claim(&key("watched"), &claim).await.unwrap();
+        let ClaimOutcome::Acquired { grant, .. } = outcome else { panic!("{outcome:?}") };
+        let mut subscription = store.watch().unwrap().subscribe(&key("watched")).await.unwrap();
+        let direct = connection(&fixture.direct).await;
+        // Of those that listen, the one on this fixture's channel.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1";
+        let schema = format!(
+            "SELECT substring(prosrc FROM 'oncekey_[0-9a-f]{{16}}') FROM pg_proc \
+                              WHERE pronamespace = '\"{}\"'::regnamespace \
+                              AND proname = 'oncekey_v1_ended'",
+            fixture.schema
+        );
+        let channel: String = direct.query_one(&schema, &[]).await.unwrap().get(0);
+        let terminated = direct.query(sql, &[&format!("LISTEN {channel}")]).await.unwrap();
+        assert_eq!(terminated.len(), 1);
+        let brief = Duration::from_secs(10);
+        tokio::time::timeout(brief, subscription.changed()).await.unwrap();
+
+        // A new subscription waits until it listens again.
+        let mut again = loop {
+            match store.watch().unwrap().subscribe(&key("watched")).await {
+                Ok(again) => break again,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        let completed = complete(grant, "done".to_owned());
+        let _ = store.complete(&key("watched"), &completed).await.unwrap();
+        tokio::time::timeout(brief, again.changed()).await.unwrap();
+        tokio::time::timeout(brief, subscription.changed()).await.unwrap();
+
+        // Nobody waits: the connection ends.
+        drop((again, subscription));
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE query = $1";
+        loop {
+            let row = direct.query_one(count, &[&format!("LISTEN {channel}")]).await.unwrap();
+            if row.get::<_, i64>(0) == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
