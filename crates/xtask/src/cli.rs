@@ -67,6 +67,7 @@ fn parse_conformance(mut args: Args) -> Result<Invocation> {
         match arg.as_str() {
             "-h" | "--help" => return help(Some("conformance")),
             "--json" => options.json = Some(PathBuf::from(args.value("--json")?)),
+            "--skip" => options.skip.push(args.value("--skip")?),
             _ => return Err(unexpected(&arg, "conformance")),
         }
     }
@@ -229,10 +230,11 @@ Runs the conformance suite on every backend and prints a table of rules and back
 status is not zero if a rule failed, if a backend did not report a rule that another one did, or
 if a backend could not be run.
 
-Usage: cargo xtask conformance [--json PATH]
+Usage: cargo xtask conformance [--json PATH] [--skip BACKEND]...
 
 Options:
-  --json PATH  where to write the merged report (default: conformance.json in the target folder)
+  --json PATH     where to write the merged report (default: conformance.json in the target folder)
+  --skip BACKEND  leave that backend out; may be repeated
   -h, --help   this text
 ";
 

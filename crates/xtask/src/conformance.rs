@@ -23,10 +23,11 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
+    pub(crate) skip: Vec<String>,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
-    let backends = Backends::prepare(workspace, &[])?;
+    let backends = Backends::prepare(workspace, &options.skip)?;
     let results = backends.chosen.iter().map(|backend| {
         let report = report_of(backend, &backends).map_err(|error| error.to_string());
         (backend.name.to_owned(), report)
