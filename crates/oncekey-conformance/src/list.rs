@@ -69,7 +69,7 @@ macro_rules! __rules {
                 a_replaced_owner_changes_nothing_after_release;
                 an_evicted_owner_changes_nothing;
                 a_purged_owner_changes_nothing;
-                the_attempt_decides_not_the_token;
+                the_whole_grant_decides;
                 nothing_is_known_of_an_absent_key;
                 a_version_never_comes_back;
             }

@@ -209,3 +209,33 @@ fn counted(world: &World, engine: &Idempotency, runs: &Rc<Cell<u32>>) -> Task<Ra
         engine.run(&key("a"), &fingerprint(), operation).await
     })
 }
+
+#[test]
+fn late_copies_of_an_ended_attempt_free_nothing_that_was_interrupted_since() {
+    let world = World::new();
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    let engine = world.verified(move |_| {
+        *count.lock().unwrap() += 1;
+        async { Verdict::done(&"charged").unwrap() }
+    });
+    // One copy of the first attempt's claim, and one of its release, stay on the way for a while.
+    world.store.script(Verb::Claim, [Fault::Late(seconds(10)), Fault::None]);
+    world.store.script(Verb::Abandon, [Fault::Late(seconds(20)), Fault::None]);
+    let nothing = engine.clone();
+    let nothing = world.sim.block_on(async move {
+        let operation = |_| async { Err::<String, _>(oncekey::Failure::NotStarted(Declined)) };
+        nothing.run_classified(&key("a"), &fingerprint(), operation).await
+    });
+    assert!(matches!(nothing, Err(RunError::NotStarted(Declined))));
+    // The second attempt charges, and does not know it.
+    let unknown = world.run(&engine, &key("a"), |_| async { Err(Declined) });
+    assert!(matches!(world.sim.finish(&unknown), Err(RunError::Unknown(Declined))));
+    assert_eq!(world.state(&key("a")), Some(State::GaveUp));
+
+    world.sim.run_for(seconds(60));
+    assert_ne!(world.state(&key("a")), Some(State::Released), "nobody has found out anything");
+    let ran = world.run(&engine, &key("a"), |_| async { panic!("charges twice") });
+    assert_eq!(world.sim.finish(&ran).unwrap().value(), "charged");
+    assert_eq!(*asked.lock().unwrap(), 1);
+}

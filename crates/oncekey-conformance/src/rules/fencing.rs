@@ -116,17 +116,20 @@ pub async fn a_purged_owner_changes_nothing<F: Fixture>(fixture: &F) -> Verdict 
     is_powerless_by_attempt(&trial, &old, "a key that was purged and claimed again").await
 }
 
-/// A grant is compared by its attempt id alone.
-pub async fn the_attempt_decides_not_the_token<F: Fixture>(fixture: &F) -> Verdict {
+/// A grant is compared whole: a command with another attempt or with another token changes nothing.
+pub async fn the_whole_grant_decides<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
     let stranger =
         Owner { grant: Grant { attempt: trial.claim().attempt, ..owner.grant }, ..owner.clone() };
     is_powerless_by_attempt(&trial, &stranger, "a key whose token it guessed").await?;
-    let mistaken = Owner { grant: Grant { token: FencingToken::new(1), ..owner.grant }, ..owner };
-    let answer = trial.complete(&mistaken, ANSWER).await?;
-    let what = "a completion by the owner's attempt with another token";
-    expect(what, answer, Fenced::Applied)
+    let token = owner.grant.token.get();
+    for token in [token - 1, token + 1, 1] {
+        let grant = Grant { token: FencingToken::new(token), ..owner.grant };
+        let mistaken = Owner { grant, ..owner.clone() };
+        is_lost(&trial, &mistaken, &[], "a key that its attempt has by another token").await?;
+    }
+    Ok(())
 }
 
 /// Every command but a claim answers `Gone` on an absent key, and leaves it absent.

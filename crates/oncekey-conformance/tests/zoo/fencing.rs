@@ -251,7 +251,7 @@ fn is_a_takeover(seen: Seen<'_>) -> bool {
 /// Compares the token in place of the attempt: after an eviction, two owners can have the same one.
 pub(crate) fn compares_the_token() -> Defect {
     Defect {
-        fault: "fencing::the_attempt_decides_not_the_token",
+        fault: "fencing::the_whole_grant_decides",
         complete: |seen, complete| match seen.record {
             Some(record) if record.token == complete.grant.token => {
                 as_owner(seen, complete, complete.grant.attempt)
@@ -265,7 +265,7 @@ pub(crate) fn compares_the_token() -> Defect {
 /// Compares both: an owner that learned its token from another copy of its claim is refused.
 pub(crate) fn compares_both() -> Defect {
     Defect {
-        fault: "fencing::the_attempt_decides_not_the_token",
+        fault: "fencing::the_whole_grant_decides",
         complete: |seen, complete| {
             refuse(seen.decide(complete), |_| match seen.record {
                 Some(record) if record.token != complete.grant.token => Some(Fenced::Lost),

@@ -134,7 +134,8 @@ impl fmt::Debug for Versioned {
 /// A full [`Store`] over a [`CompareAndSwap`].
 ///
 /// Every command is: load, decide by [`transition`], swap; again if somebody was faster. A swap with
-/// an unknown outcome is settled by loading and deciding again, which every command allows.
+/// an unknown outcome is settled by loading and deciding again, which every command allows. Where that
+/// ends in a refusal, nobody can tell whether the swap took place before, and the outcome stays unknown.
 #[derive(Debug, Clone)]
 pub struct CasStore<C> {
     storage: C,
@@ -164,9 +165,14 @@ impl<C: CompareAndSwap> CasStore<C> {
         operation: &'static str,
         key: &[u8],
         command: &T,
-    ) -> Result<T::Outcome, StoreError> {
+    ) -> Result<T::Outcome, StoreError>
+    where
+        T::Outcome: PartialEq + Send,
+    {
         let mut unknown = None;
         let mut unknowns = 0;
+        // What was decided in the dark.
+        let mut decided_before = None;
         for _ in 0..Self::MAX_DECISIONS {
             let (found, now) = match self.storage.load(key).await {
                 Ok(loaded) => loaded,
@@ -180,7 +186,16 @@ impl<C: CompareAndSwap> CasStore<C> {
             };
             let decided = transition(record.as_ref(), command, now);
             let new = match decided.change {
-                Change::Keep => return Ok(decided.outcome),
+                // If it differs, the swap in the dark may have taken place, and somebody else's after
+                // it: a refusal would then say that nothing was done.
+                Change::Keep => {
+                    return match unknown {
+                        Some(error) if decided_before.as_ref() != Some(&decided.outcome) => {
+                            Err(error)
+                        }
+                        _ => Ok(decided.outcome),
+                    };
+                }
                 Change::Put(record) => {
                     Some(Entry { bytes: record.encode(), forget_at: record.forget_at })
                 }
@@ -196,6 +211,7 @@ impl<C: CompareAndSwap> CasStore<C> {
                         return Err(error);
                     }
                     unknown = Some(error);
+                    decided_before = Some(decided.outcome);
                 }
                 Err(error) => return Err(unknown.unwrap_or(error)),
             }

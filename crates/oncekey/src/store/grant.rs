@@ -70,7 +70,9 @@ impl fmt::Display for FencingToken {
 
 /// The right to run, as an owner names it in every later command.
 ///
-/// Stores compare the attempt id; the token rides along for the outside world.
+/// Stores compare both. The attempt id alone does not do: a delayed copy of a claim may be granted again,
+/// to nobody, and other delayed copies of that attempt must not act under the new grant. The same grant
+/// is sent with every copy of a command, so each stays safe to repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_structs, reason = "a pair by definition; stores build and match it")]
 pub struct Grant {

@@ -10,7 +10,7 @@ use super::command::{
     Abandon, Claim, ClaimOutcome, Complete, Completion, Evict, Expected, Fenced, Known,
     OnInterrupted, OnRetired, Previous, Renew, Settle, Settlement,
 };
-use super::grant::{AttemptId, FencingToken};
+use super::grant::{FencingToken, Grant};
 use super::record::{Cause, Record, Replaced, State, Status, StoredValue};
 use crate::runtime::Timestamp;
 
@@ -175,7 +175,7 @@ impl Command for Renew {
     type Outcome = Fenced;
 
     fn apply(&self, record: Option<&Record>, now: Timestamp) -> Transition<Fenced> {
-        let record = match own(record, self.grant.attempt) {
+        let record = match own(record, self.grant) {
             Ok(record) => record,
             Err(outcome) => return keep(outcome),
         };
@@ -210,7 +210,7 @@ impl Command for Complete {
     type Outcome = Fenced;
 
     fn apply(&self, record: Option<&Record>, now: Timestamp) -> Transition<Fenced> {
-        match own(record, self.grant.attempt) {
+        match own(record, self.grant) {
             Ok(record) => finish(record, &self.completion, now),
             Err(outcome) => keep(outcome),
         }
@@ -221,7 +221,7 @@ impl Command for Abandon {
     type Outcome = Fenced;
 
     fn apply(&self, record: Option<&Record>, now: Timestamp) -> Transition<Fenced> {
-        let record = match own(record, self.grant.attempt) {
+        let record = match own(record, self.grant) {
             Ok(record) => record,
             Err(outcome) => return keep(outcome),
         };
@@ -340,9 +340,11 @@ fn extend(
     }
 }
 
-/// The record, if its last attempt is `attempt`.
-fn own(record: Option<&Record>, attempt: AttemptId) -> Result<&Record, Fenced> {
-    expected(record, Expected::Attempt(attempt))
+/// The record, if its last grant is `grant`. The token counts too: a late copy of a claim may be granted
+/// again, to nobody, and then other late copies of the same attempt must not act under that grant.
+fn own(record: Option<&Record>, grant: Grant) -> Result<&Record, Fenced> {
+    let record = record.ok_or(Fenced::Gone)?;
+    if record.grant() == grant { Ok(record) } else { Err(Fenced::Lost) }
 }
 
 fn expected(record: Option<&Record>, expected: Expected) -> Result<&Record, Fenced> {

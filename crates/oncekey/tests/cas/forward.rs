@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use futures::executor::block_on;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, CasStore, Claim, ClaimOutcome, Complete, Evict, Expected, Fenced, FencingToken, Grant,
-    Inspect, Observed, Page, Purged, Query, Renew, Settle, Store, StoreError, Watch,
+    Abandon, CasStore, Claim, ClaimOutcome, Complete, Evict, Expected, Fenced, Inspect, Observed,
+    Page, Purged, Query, Renew, Settle, Store, StoreError, Watch,
 };
 
-use super::commands::{self, attempt};
+use super::commands;
 use super::storage::{Storage, key};
 
 /// A store that can do everything, and counts the calls that reach it.
@@ -85,10 +85,9 @@ impl Inspect for Counting {
 /// Calls every method once, on one key, and checks that the answers are of one store.
 fn call_everything(store: impl Store) {
     let key = key("a");
-    let grant = Grant { token: FencingToken::new(0), attempt: attempt(1) };
     block_on(async {
         let claimed = store.claim(&key, &commands::claim(1)).await.unwrap();
-        assert!(matches!(claimed, ClaimOutcome::Acquired { .. }));
+        let ClaimOutcome::Acquired { grant, .. } = claimed else { panic!("{claimed:?}") };
         assert_eq!(store.renew(&key, &commands::renew(grant)).await.unwrap(), Fenced::Applied);
         assert_eq!(store.abandon(&key, &commands::release(grant)).await.unwrap(), Fenced::Applied);
         let complete = commands::complete(grant, "settled");

@@ -84,6 +84,12 @@ fn renewals_for_longer_than_the_claim() {
 }
 
 #[test]
+fn late_copies_of_an_attempt_that_ended() {
+    let occasions = [Seen::TakenOver, Seen::GrantedToNobody, Seen::GrantedAfterRelease, Seen::Lost];
+    keeps_every_promise(setups::LATE_COPIES, 100_000, &occasions);
+}
+
+#[test]
 fn owners_that_contradict_themselves() {
     let occasions = [Seen::TakenOver, Seen::CompletedAgain, Seen::Lost, Seen::Spent];
     keeps_every_promise(setups::CONFUSED, 100_000, &occasions);

@@ -13,8 +13,8 @@ use super::promises::{Promise, check_command, check_purge, holds};
 use super::rules::Rules;
 use super::stuck::is_stuck;
 use super::world::{
-    Answer, Attempt, Kept, Phase, Setup, Verb, World, attempt_id, fingerprint, grant, progress,
-    ticks, time,
+    Answer, Attempt, Kept, Phase, Setup, Verb, World, attempt_id, fingerprint, progress, ticks,
+    time,
 };
 
 /// The property that is checked.
@@ -159,6 +159,7 @@ impl Model for Lifecycle {
                 let purged = self.rules.purge(world.record(), time(world.now));
                 if store(&mut next, purged) {
                     self.see(Seen::Purged);
+                    next.ghost.doubt = false;
                     self.pardon(&mut next);
                 }
                 check_purge(&mut next, world.record());
@@ -183,6 +184,7 @@ impl Model for Lifecycle {
             }
             Action::BeginEffect { attempt } => {
                 self.see(Seen::EffectBegun);
+                next.ghost.doubt |= next.attempts[attempt].believes(next.now);
                 if let Phase::Owning { begun, .. } = &mut next.attempts[attempt].phase {
                     *begun = true;
                 }
@@ -296,6 +298,7 @@ impl Lifecycle {
                         claimant.leased_until = claimant.leased_until.max(until);
                         if heard {
                             claimant.phase = Phase::Owning { until, begun: false, saved: 0 };
+                            claimant.token = grant.token.get();
                         }
                         world.ghost.token = world.ghost.token.max(grant.token.get());
                         world.ghost.result = None;
@@ -310,7 +313,10 @@ impl Lifecycle {
                     _ => {}
                 }
             }
-            Answer::Fenced(Fenced::Applied) => self.applied(world, attempt, verb, heard, state),
+            Answer::Fenced(Fenced::Applied) => {
+                let knows = before.is_some_and(|record| record.grant() == world.grant(attempt));
+                self.applied(world, attempt, verb, (heard, knows), state);
+            }
             Answer::Fenced(outcome) => {
                 self.see(match outcome {
                     Fenced::Conflict => Seen::Conflict,
@@ -331,7 +337,7 @@ impl Lifecycle {
         world: &mut World,
         attempt: usize,
         verb: Verb,
-        heard: bool,
+        (heard, knows): (bool, bool),
         before: Option<State>,
     ) {
         let now = world.now;
@@ -354,6 +360,7 @@ impl Lifecycle {
             }
             Verb::Complete | Verb::SettleDone => {
                 *until = 0;
+                world.ghost.doubt = false;
                 let value = Setup::value(verb, attempt);
                 let result = (value, now + self.setup.retention);
                 match before {
@@ -374,6 +381,11 @@ impl Lifecycle {
             }
             Verb::Release => {
                 *until = 0;
+                // Whoever sends it under its own grant knows what there is to know; a copy of an older
+                // one knows nothing.
+                if knows && !world.record().is_some_and(|record| record.progress.is_some()) {
+                    world.ghost.doubt = false;
+                }
                 if world.record().is_some_and(|record| record.progress.is_some()) {
                     self.see(Seen::ReleasedWithProgress);
                 }
@@ -381,6 +393,7 @@ impl Lifecycle {
             Verb::GiveUp => *until = 0,
             Verb::SettleNotDone => {
                 if before != Some(State::Released) {
+                    world.ghost.doubt = false;
                     self.see(Seen::Settled);
                     self.pardon(world);
                 }
@@ -420,6 +433,7 @@ impl Lifecycle {
     /// The key is as good as new: whoever comes next may run, whatever was done before.
     fn forgotten(&self, world: &mut World) {
         world.ghost.result = None;
+        world.ghost.doubt = false;
         self.pardon(world);
     }
 
@@ -433,7 +447,7 @@ impl Lifecycle {
     /// Lets the store decide and keep what it decided.
     fn decide(&self, world: &mut World, attempt: usize, verb: Verb) -> Answer {
         let setup = &self.setup;
-        let grant = grant(attempt);
+        let grant = world.grant(attempt);
         let now = time(world.now);
         let record = world.record();
         let rules = self.rules;

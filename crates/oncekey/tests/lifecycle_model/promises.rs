@@ -44,6 +44,7 @@ promises! {
     Replayed = "duplicates get the acknowledged result, and nothing else, while it is retained",
     DeadlineGrows = "the deadline never moves back",
     RememberedLongEnough = "a key is remembered for its hold after the deadline and the retention",
+    DoubtIsTold = "whoever is granted the key is told of an effect that nobody has looked into",
     TakeoverIsTold = "a takeover is told whom it replaces and what was saved",
     ProgressStays = "saved progress is never lost, nor replaced by an older one",
     SavedIsNotReleased = "an attempt that saved progress is never taken for one that did nothing",
@@ -91,7 +92,12 @@ pub(crate) fn check_command(
     let after = world.record().cloned();
     let after = after.as_ref();
     let state = before.map(|record| record.state(time(now)));
-    let own = before.is_some_and(|record| record.attempt == attempt_id(attempt));
+    let own = before.is_some_and(|record| match verb {
+        Verb::Claim | Verb::SettleDone | Verb::SettleNotDone | Verb::Evict => {
+            record.attempt == attempt_id(attempt)
+        }
+        _ => record.grant() == world.grant(attempt),
+    });
     let mut broken = world.ghost.broken;
 
     check_memory(&mut broken, before, after, verb == Verb::Evict);
@@ -250,6 +256,8 @@ fn check_claim(
             now.as_micros() <= world.ghost.token || grant.token.get() > world.ghost.token,
         ),
     }
+    let told_of_doubt = again || previous.is_some() || !setup.is_faultless();
+    broken.check(Promise::DoubtIsTold, told_of_doubt || !world.ghost.doubt);
     let told = previous.as_ref().map(|told| told.token);
     let told_progress = previous.as_ref().and_then(|told| told.progress.as_ref());
     let fresh = *number == 1 && previous.is_none();
@@ -288,8 +296,7 @@ pub(crate) fn holds(setup: &Setup, world: &World, promise: Promise) -> bool {
     if !world.keeps(promise) {
         return false;
     }
-    // With a clock that steps back, or a record that is lost, a lease means nothing; tokens do.
-    let faultless = setup.steps_back == 0 && setup.losses == 0;
+    let faultless = setup.is_faultless();
     match promise {
         Promise::OneOwner => {
             !faultless

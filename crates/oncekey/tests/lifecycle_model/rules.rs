@@ -142,8 +142,12 @@ impl Rules {
         match wrong {
             Wrong::RenewByReplaced if !own => {
                 let mut renew = renew.clone();
-                renew.grant.attempt = record.attempt;
+                renew.grant = record.grant();
                 transition(Some(record), &renew, now)
+            }
+            Wrong::RenewByOlderGrant if own => {
+                let grant = record.grant();
+                transition(Some(record), &Renew { grant, ..renew.clone() }, now)
             }
             Wrong::RenewAfterLapseIsLost if own && state == State::Lapsed => keep(Fenced::Lost),
             Wrong::RenewShortens if own && state == State::Live => edit(right, |next| {
@@ -187,8 +191,12 @@ impl Rules {
         match wrong {
             Wrong::CompleteByReplaced if !own => {
                 let mut complete = complete.clone();
-                complete.grant.attempt = record.attempt;
+                complete.grant = record.grant();
                 transition(Some(record), &complete, now)
+            }
+            Wrong::CompleteByOlderGrant if own => {
+                let grant = record.grant();
+                transition(Some(record), &Complete { grant, ..complete.clone() }, now)
             }
             Wrong::CompleteAfterLapseIsLost if own && state == State::Lapsed => keep(Fenced::Lost),
             Wrong::CompleteAfterGivingUpIsLost if own && state == State::GaveUp => {
@@ -227,14 +235,15 @@ impl Rules {
         let done = record.state(now) == State::Completed;
         let gives_up = abandon.known == Known::Unknown;
         let as_owner = || {
-            let mut abandon = *abandon;
-            abandon.grant.attempt = record.attempt;
-            transition(Some(record), &abandon, now)
+            let grant = record.grant();
+            transition(Some(record), &Abandon { grant, ..*abandon }, now)
         };
         let on_lapsed = || transition(Some(&lapsed(record)), abandon, now);
         match wrong {
             Wrong::ReleaseByReplaced if !own && !gives_up => as_owner(),
             Wrong::GiveUpByReplaced if !own && gives_up => as_owner(),
+            Wrong::ReleaseByOlderGrant if own && !gives_up => as_owner(),
+            Wrong::GiveUpByOlderGrant if own && gives_up => as_owner(),
             Wrong::ReleaseErasesResult if own && done && !gives_up => on_lapsed(),
             Wrong::GiveUpErasesResult if own && done && gives_up => on_lapsed(),
             Wrong::ReleaseForgetsProgress if own && !gives_up => {

@@ -34,6 +34,9 @@ pub(crate) const CONFUSED: Setup = Setup { ticks: 4, renews: false, confused: tr
 pub(crate) const CROWD: Setup =
     Setup { clients: 3, attempts: 3, ticks: 4, renews: false, ..TAKE_OVER };
 
+/// Copies of an attempt's claim and of its last command, that come when others have come and gone.
+pub(crate) const LATE_COPIES: Setup = Setup { attempts: 3, grants: 4, ticks: 3, ..TAKE_OVER };
+
 /// The policy of *at most once*, for ever, with progress and an operator.
 pub(crate) const AT_MOST_ONCE: Setup = Setup {
     attempts: 3,

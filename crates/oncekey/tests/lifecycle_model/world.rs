@@ -110,6 +110,8 @@ pub(crate) struct Attempt {
     pub(crate) request: u8,
     pub(crate) phase: Phase,
     sent: u16,
+    /// The token that it was told; 0 until then. All its commands carry it.
+    pub(crate) token: u64,
     /// Until which tick the store granted it the key, as its answers say; 0 once that is over.
     pub(crate) leased_until: u8,
 }
@@ -117,7 +119,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// An attempt whose claim is out.
     pub(crate) const fn new(request: u8) -> Self {
-        Self { request, phase: Phase::Claiming, sent: Verb::Claim.bit(), leased_until: 0 }
+        Self { request, phase: Phase::Claiming, sent: Verb::Claim.bit(), token: 0, leased_until: 0 }
     }
 
     /// Whether it takes itself for the owner.
@@ -168,6 +170,8 @@ pub(crate) struct Ghost {
     pub(crate) effects: u8,
     /// How many the operator, or the end of the key's memory, allowed beyond the first.
     pub(crate) pardons: u8,
+    /// Whether an owner began to have an effect, and nobody has found out since what became of it.
+    pub(crate) doubt: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -192,6 +196,7 @@ impl World {
                 result: None,
                 effects: 0,
                 pardons: 0,
+                doubt: false,
             },
             steps_back: 0,
             losses: 0,
@@ -209,6 +214,12 @@ impl World {
     /// The attempt that the store granted last, by its place among the attempts.
     pub(crate) fn last_attempt(&self) -> Option<usize> {
         self.record().map(|record| usize::from(record.attempt.as_bytes()[0]) - 1)
+    }
+
+    /// The grant of `attempt`, as it knows it.
+    pub(crate) fn grant(&self, attempt: usize) -> Grant {
+        let token = FencingToken::new(self.attempts[attempt].token);
+        Grant { token, attempt: attempt_id(attempt) }
     }
 
     pub(crate) fn verdicts(&self) -> u32 {
@@ -284,6 +295,11 @@ impl Setup {
         }
     }
 
+    /// With a clock that steps back, or a record that is lost, a lease means nothing; tokens do.
+    pub(crate) const fn is_faultless(&self) -> bool {
+        self.steps_back == 0 && self.losses == 0
+    }
+
     pub(crate) fn hold(&self) -> Duration {
         self.hold.map_or(Duration::MAX, ticks)
     }
@@ -317,11 +333,6 @@ pub(crate) fn attempt_id(attempt: usize) -> AttemptId {
     let mut bytes = [0; 16];
     bytes[0] = attempt as u8 + 1;
     AttemptId::from_bytes(bytes)
-}
-
-/// The grant as its owner knows it. Stores compare the attempt alone, so the token does not matter.
-pub(crate) fn grant(attempt: usize) -> Grant {
-    Grant { token: FencingToken::new(0), attempt: attempt_id(attempt) }
 }
 
 pub(crate) const fn fingerprint(request: u8) -> Fingerprint {

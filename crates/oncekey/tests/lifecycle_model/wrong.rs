@@ -3,7 +3,8 @@
 
 use super::promises::Promise::{self, *};
 use super::setups::{
-    AT_MOST_ONCE, CONFUSED, LONG_RENEWALS, OPERATOR, PROGRESS, REQUESTS, SWEPT, TAKE_OVER,
+    AT_MOST_ONCE, CONFUSED, LATE_COPIES, LONG_RENEWALS, OPERATOR, PROGRESS, REQUESTS, SWEPT,
+    TAKE_OVER,
 };
 use super::world::Setup;
 
@@ -55,6 +56,7 @@ wrong! {
     }
     RENEW: {
         RenewByReplaced breaks Fenced in TAKE_OVER;
+        RenewByOlderGrant breaks Fenced in LATE_COPIES;
         RenewAfterLapseIsLost breaks OwnerIsHeard in TAKE_OVER;
         RenewShortens breaks DeadlineGrows in TAKE_OVER;
         RenewIsForgottenEarly breaks RememberedLongEnough in TAKE_OVER;
@@ -68,6 +70,7 @@ wrong! {
     }
     COMPLETE: {
         CompleteByReplaced breaks Fenced in TAKE_OVER;
+        CompleteByOlderGrant breaks Fenced in LATE_COPIES;
         CompleteAfterLapseIsLost breaks OwnerIsHeard in TAKE_OVER;
         CompleteAfterGivingUpIsLost breaks OwnerIsHeard in CONFUSED;
         CompleteAfterReleaseIsLost breaks OwnerIsHeard in CONFUSED;
@@ -81,6 +84,8 @@ wrong! {
     ABANDON: {
         ReleaseByReplaced breaks Fenced in TAKE_OVER;
         GiveUpByReplaced breaks Fenced in TAKE_OVER;
+        ReleaseByOlderGrant breaks DoubtIsTold in LATE_COPIES;
+        GiveUpByOlderGrant breaks Fenced in LATE_COPIES;
         ReleaseErasesResult breaks WriteOnce in CONFUSED;
         GiveUpErasesResult breaks WriteOnce in CONFUSED;
         ReleaseForgetsProgress breaks SavedIsNotReleased in PROGRESS;

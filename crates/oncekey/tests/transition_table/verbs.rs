@@ -68,11 +68,15 @@ impl Verb {
 
     /// Sends it for the attempt or, from an operator, about whom it expects.
     fn send(self, record: Option<&Record>, by: Expected) -> (Change, Fenced) {
-        // Stores compare the attempt: the token of a grant decides nothing.
-        let Expected::Attempt(attempt) = by else {
-            return self.operate(record, by);
-        };
-        let grant = Grant { token: FencingToken::new(1), attempt };
+        match by {
+            Expected::Attempt(attempt) => {
+                self.send_by(record, Grant { token: FencingToken::new(TOKEN), attempt })
+            }
+            _ => self.operate(record, by),
+        }
+    }
+
+    fn send_by(self, record: Option<&Record>, grant: Grant) -> (Change, Fenced) {
         let decided = match self {
             Self::Renew => {
                 let (lease, progress) = (seconds(LEASE), None);
@@ -87,7 +91,7 @@ impl Verb {
                 transition(record, &Abandon { grant, known }, at(0))
             }
             Self::GiveUp => transition(record, &Abandon { grant, known: Known::Unknown }, at(0)),
-            _ => return self.operate(record, by),
+            _ => return self.operate(record, Expected::Attempt(grant.attempt)),
         };
         (decided.change, decided.outcome)
     }
@@ -190,6 +194,19 @@ fn nobody_else_changes_anything() {
             let ways = if verb.is_of_an_operator() { 3 } else { 1 };
             for by in others.into_iter().take(ways) {
                 let decided = verb.send(Some(&record(state)), by);
+                assert_eq!(decided, (Change::Keep, Fenced::Lost), "{verb:?} on {state:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_attempt_by_another_token_changes_nothing() {
+    for (verb, _) in TABLE.into_iter().filter(|(verb, _)| !verb.is_of_an_operator()) {
+        for state in ALL {
+            for token in [TOKEN - 1, TOKEN + 1] {
+                let grant = Grant { token: FencingToken::new(token), attempt: OWNER };
+                let decided = verb.send_by(Some(&record(state)), grant);
                 assert_eq!(decided, (Change::Keep, Fenced::Lost), "{verb:?} on {state:?}");
             }
         }
