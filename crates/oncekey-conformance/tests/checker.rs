@@ -128,7 +128,7 @@ fn a_counterexample_says_what_would_have_been_right() {
             "the store's clock is at +0ns",
             "client 0 key 0 call 0: claim by A (fingerprint f2, lease 30s, hold 3600s) ..",
             "client 0 key 0 call 0: .. Acquired (A with token +0ns, number 1, lease left 30s)",
-            r#"client 0 key 0 call 1: complete by A with token 1 ("one", retention 30s, hold 3600s) .."#,
+            r#"client 0 key 0 call 1: complete by A with token +0ns ("one", retention 30s, hold 3600s) .."#,
             "client 0 key 0 call 1: .. Applied",
             "client 1 key 0 call 2: claim by B (fingerprint f2, lease 30s, hold 3600s) ..",
             "client 1 key 0 call 2: .. Busy (retry after 30s)",
@@ -282,6 +282,26 @@ mod a_clock_that_is_not_exact {
         is_explained(&told.history);
 
         grant_later(&mut told, SHORT / 2);
+        is_unexplained(&told.history);
+    }
+
+    /// The answer to the claim is lost, so nobody was told the token by which its attempt completes.
+    #[test]
+    fn leaves_open_whether_a_command_names_a_token_that_was_not_told() {
+        let mut told = Told::new();
+        told.tick = SHORT / 8;
+        told.lose(0, claims(1));
+        told.ask(0, completes(1, "one"));
+        is_explained(&told.history);
+        let refused = told.falsified(|answer| *answer = Answer::Fenced(Fenced::Lost));
+        is_explained(&refused);
+
+        // Two tokens cannot both have been the one.
+        told.ask(0, completes(1, "one"));
+        is_explained(&told.history);
+        let last = told.history.calls.last_mut().unwrap();
+        let Operation::Complete(complete) = &mut last.operation else { panic!("{last:?}") };
+        complete.grant.token = FencingToken::new(complete.grant.token.get() + 1);
         is_unexplained(&told.history);
     }
 

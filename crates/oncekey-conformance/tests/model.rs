@@ -256,16 +256,13 @@ mistakes! {
         }
     }
 
-    an_owner_that_must_know_its_token in 2 steps, ComparesTokens {
+    an_owner_whose_token_is_not_compared in 2 steps, IgnoresTokens {
         fn apply(operation: &Operation, record: Option<&Record>, now: Timestamp) -> Decided {
-            match (operation, record) {
-                (Operation::Complete(complete), Some(record))
-                    if complete.grant.token != record.token =>
-                {
-                    (Answer::Fenced(Fenced::Lost), Some(record.clone()))
-                }
-                _ => operation.apply(record, now),
+            let mut operation = operation.clone();
+            if let (Operation::Complete(complete), Some(record)) = (&mut operation, record) {
+                complete.grant.token = record.token;
             }
+            operation.apply(record, now)
         }
     }
 

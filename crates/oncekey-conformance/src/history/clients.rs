@@ -195,17 +195,9 @@ impl Client<'_> {
 
     /// `operation`, with the token that its attempt was granted, as far as the client knows.
     fn with_token(&self, key: usize, operation: &Operation) -> Operation {
-        let mut operation = operation.clone();
-        let grant = match &mut operation {
-            Operation::Renew(renew) => &mut renew.grant,
-            Operation::Complete(complete) => &mut complete.grant,
-            Operation::Abandon(abandon) => &mut abandon.grant,
-            _ => return operation,
-        };
-        if let Some(token) = self.notes.tokens.get(&(key, grant.attempt)) {
-            grant.token = *token;
-        }
-        operation
+        let known =
+            operation.grant().and_then(|grant| self.notes.tokens.get(&(key, grant.attempt)));
+        known.map_or_else(|| operation.clone(), |token| operation.with_token(*token))
     }
 }
 

@@ -7,7 +7,8 @@ use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
     Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, Evict, Expected, Fenced,
-    Observed, Record, Renew, Settle, Store, StoreError, Transition, transition,
+    FencingToken, Grant, Observed, Record, Renew, Settle, Store, StoreError, Transition,
+    transition,
 };
 
 use super::legend::Legend;
@@ -76,6 +77,29 @@ impl Operation {
                 (Answer::Get(observed), record.cloned())
             }
         }
+    }
+
+    /// The grant under which it is sent, where it is an owner's.
+    pub(super) const fn grant(&self) -> Option<Grant> {
+        match self {
+            Self::Renew(renew) => Some(renew.grant),
+            Self::Complete(complete) => Some(complete.grant),
+            Self::Abandon(abandon) => Some(abandon.grant),
+            Self::Claim(_) | Self::Settle(_) | Self::Evict(_) | Self::Get => None,
+        }
+    }
+
+    /// The same under a grant with another token, where it is an owner's.
+    #[must_use]
+    pub(super) fn with_token(&self, token: FencingToken) -> Self {
+        let mut operation = self.clone();
+        match &mut operation {
+            Self::Renew(renew) => renew.grant.token = token,
+            Self::Complete(complete) => complete.grant.token = token,
+            Self::Abandon(abandon) => abandon.grant.token = token,
+            Self::Claim(_) | Self::Settle(_) | Self::Evict(_) | Self::Get => {}
+        }
+        operation
     }
 
     /// The attempt that it is about, where it names one.

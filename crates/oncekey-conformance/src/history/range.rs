@@ -133,6 +133,28 @@ pub(crate) fn may_be_gone(record: &Range<Option<Record>>, now: Timestamp) -> boo
 }
 
 fn decisions(operation: &Operation, record: &Range<Option<Record>>, clock: Window) -> Vec<Allowed> {
+    let (Some(grant), Some(low), Some(high)) = (operation.grant(), &record.low, &record.high)
+    else {
+        return decisions_on(operation, record, clock);
+    };
+    let tokens = low.token..=high.token;
+    if low.token == high.token || low.attempt != grant.attempt || !tokens.contains(&grant.token) {
+        return decisions_on(operation, record, clock);
+    }
+    // Nobody was told the token yet: it may be the one that the command names, or any other.
+    let named = |record: &Record| Some(Record { token: grant.token, ..record.clone() });
+    let named = Range { low: named(low), high: named(high) };
+    let another = FencingToken::new(high.token.get().saturating_add(1));
+    let mut found = decisions_on(operation, &named, clock);
+    found.extend(decisions_on(&operation.with_token(another), record, clock));
+    found
+}
+
+fn decisions_on(
+    operation: &Operation,
+    record: &Range<Option<Record>>,
+    clock: Window,
+) -> Vec<Allowed> {
     let mut found: Vec<Allowed> = Vec::new();
     let ends: &[_] =
         if record.low == record.high { &[&record.low] } else { &[&record.low, &record.high] };

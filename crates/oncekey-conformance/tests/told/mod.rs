@@ -26,6 +26,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(3600);
 pub(crate) struct Told {
     pub(crate) history: History,
     records: HashMap<usize, Record>,
+    /// What each attempt was granted last.
+    tokens: HashMap<(usize, AttemptId), FencingToken>,
     now: Timestamp,
     /// How much time passes before a call takes effect.
     pub(crate) tick: Duration,
@@ -43,10 +45,23 @@ pub(crate) struct Begun {
 impl Told {
     pub(crate) fn new() -> Self {
         let history = History::new(Window::at(START));
-        Self { history, records: HashMap::new(), now: START, tick: Duration::ZERO }
+        let (records, tokens) = (HashMap::new(), HashMap::new());
+        Self { history, records, tokens, now: START, tick: Duration::ZERO }
     }
 
-    pub(crate) fn begin(&mut self, client: usize, key: usize, operation: Operation) -> Begun {
+    /// A call, by an owner with the token that its attempt was granted.
+    pub(crate) fn begin(&mut self, client: usize, key: usize, mut operation: Operation) -> Begun {
+        let grant = match &mut operation {
+            Operation::Renew(renew) => Some(&mut renew.grant),
+            Operation::Complete(complete) => Some(&mut complete.grant),
+            Operation::Abandon(abandon) => Some(&mut abandon.grant),
+            _ => None,
+        };
+        if let Some(grant) = grant
+            && let Some(token) = self.tokens.get(&(key, grant.attempt))
+        {
+            grant.token = *token;
+        }
         let id = self.history.invoke(client, key, operation.clone());
         Begun { id, key, operation, answer: None }
     }
@@ -61,6 +76,9 @@ impl Told {
             Some(record) => self.records.insert(call.key, record),
             None => self.records.remove(&call.key),
         };
+        if let Answer::Claim(ClaimOutcome::Acquired { grant, .. }) = &answer {
+            self.tokens.insert((call.key, grant.attempt), grant.token);
+        }
         call.answer = Some(answer);
     }
 

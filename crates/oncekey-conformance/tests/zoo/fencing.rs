@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use oncekey::store::{
-    AttemptId, Change, Claim, ClaimOutcome, Command, Fenced, FencingToken, Known, Record, State,
+    Change, Claim, ClaimOutcome, Command, Fenced, FencingToken, Grant, Known, Record, State,
     Status, Transition,
 };
 
 use crate::base::lock;
-use crate::defect::{Defect, Mend, Op, SOUND, Seen, refuse, remove};
+use crate::defect::{Defect, Mend, Op, SOUND, Seen, edit, refuse, remove};
 
 /// A takeover keeps the token of the owner that it replaces.
 pub(crate) fn takeover_keeps_the_token() -> Defect {
@@ -96,7 +96,7 @@ pub(crate) fn replaced_owner_completes() -> Defect {
     Defect {
         fault: "fencing::a_replaced_owner_changes_nothing",
         complete: |seen, complete| match seen.is(State::Live) && is_a_takeover(seen) {
-            true => as_owner(seen, complete, complete.grant.attempt),
+            true => as_owner(seen, complete, complete.grant),
             false => seen.decide(complete),
         },
         ..SOUND
@@ -109,7 +109,7 @@ pub(crate) fn replaced_owner_interrupts() -> Defect {
         fault: "fencing::a_replaced_owner_changes_nothing",
         abandon: |seen, abandon| match abandon.known {
             Known::Unknown if seen.is(State::Live) && is_a_takeover(seen) => {
-                as_owner(seen, abandon, abandon.grant.attempt)
+                as_owner(seen, abandon, abandon.grant)
             }
             _ => seen.decide(abandon),
         },
@@ -138,7 +138,7 @@ pub(crate) fn anybody_renews() -> Defect {
         fault: "fencing::a_replaced_owner_changes_nothing",
         renew: |seen, renew| match seen.is(State::Live) {
             true => {
-                let mut decided = as_owner(seen, renew, renew.grant.attempt);
+                let mut decided = as_owner(seen, renew, renew.grant);
                 if let (Change::Put(next), Some(record)) = (&mut decided.change, seen.record) {
                     next.attempt = record.attempt;
                 }
@@ -160,6 +160,7 @@ pub(crate) fn rewrites_history() -> Defect {
             match replaced && (seen.is(State::Completed) || seen.is(State::Retired)) {
                 true => seen.decide_as(complete, |record| {
                     record.attempt = complete.grant.attempt;
+                    record.token = complete.grant.token;
                     record.status = Status::GaveUp;
                 }),
                 false => seen.decide(complete),
@@ -176,7 +177,7 @@ pub(crate) fn same_bytes_are_enough() -> Defect {
         fault: "fencing::a_replaced_owner_changes_nothing_after_completion",
         complete: |seen, complete| match seen.record.map(|record| &record.status) {
             Some(Status::Completed { value, .. }) if value.is_of(&complete.completion.value) => {
-                as_owner(seen, complete, complete.grant.attempt)
+                as_owner(seen, complete, complete.grant)
             }
             _ => seen.decide(complete),
         },
@@ -189,7 +190,7 @@ pub(crate) fn free_for_all() -> Defect {
     Defect {
         fault: "fencing::a_replaced_owner_changes_nothing_after_release",
         complete: |seen, complete| match seen.is(State::Released) || seen.is(State::GaveUp) {
-            true => as_owner(seen, complete, complete.grant.attempt),
+            true => as_owner(seen, complete, complete.grant),
             false => seen.decide(complete),
         },
         ..SOUND
@@ -208,7 +209,7 @@ pub(crate) fn eviction_leaves_the_owner() -> Defect {
             }
             decided
         },
-        renew: |seen, renew| owned_before(seen, renew, renew.grant.attempt),
+        renew: |seen, renew| owned_before(seen, renew, renew.grant),
         ..SOUND
     }
 }
@@ -224,24 +225,25 @@ pub(crate) fn sweep_leaves_the_owner() -> Defect {
             }
             due
         },
-        complete: |seen, complete| owned_before(seen, complete, complete.grant.attempt),
+        complete: |seen, complete| owned_before(seen, complete, complete.grant),
         ..SOUND
     }
 }
 
-fn owned_before<C: Command>(
-    seen: Seen<'_>,
-    command: &C,
-    attempt: AttemptId,
-) -> Transition<C::Outcome> {
-    match lock(&seen.notes.attempts).contains(&attempt) {
-        true => as_owner(seen, command, attempt),
+fn owned_before<C: Command>(seen: Seen<'_>, command: &C, grant: Grant) -> Transition<C::Outcome> {
+    match lock(&seen.notes.attempts).contains(&grant.attempt) {
+        true => as_owner(seen, command, grant),
         false => seen.decide(command),
     }
 }
 
-fn as_owner<C: Command>(seen: Seen<'_>, command: &C, attempt: AttemptId) -> Transition<C::Outcome> {
-    seen.decide_as(command, |record| record.attempt = attempt)
+/// What is right if `grant` were the last one; the token stays what it is.
+fn as_owner<C: Command>(seen: Seen<'_>, command: &C, grant: Grant) -> Transition<C::Outcome> {
+    let decided = seen.decide_as(command, |record| {
+        record.attempt = grant.attempt;
+        record.token = grant.token;
+    });
+    edit(decided, |next| next.token = seen.record.map_or(next.token, |record| record.token))
 }
 
 fn is_a_takeover(seen: Seen<'_>) -> bool {
@@ -254,7 +256,7 @@ pub(crate) fn compares_the_token() -> Defect {
         fault: "fencing::the_whole_grant_decides",
         complete: |seen, complete| match seen.record {
             Some(record) if record.token == complete.grant.token => {
-                as_owner(seen, complete, complete.grant.attempt)
+                as_owner(seen, complete, complete.grant)
             }
             _ => seen.decide(complete),
         },
@@ -262,15 +264,14 @@ pub(crate) fn compares_the_token() -> Defect {
     }
 }
 
-/// Compares both: an owner that learned its token from another copy of its claim is refused.
-pub(crate) fn compares_both() -> Defect {
+/// Compares the attempt alone: late copies of an ended attempt act under what a late copy of its claim
+/// was granted.
+pub(crate) fn compares_the_attempt() -> Defect {
     Defect {
         fault: "fencing::the_whole_grant_decides",
-        complete: |seen, complete| {
-            refuse(seen.decide(complete), |_| match seen.record {
-                Some(record) if record.token != complete.grant.token => Some(Fenced::Lost),
-                _ => None,
-            })
+        complete: |seen, complete| match seen.is_of(complete.grant.attempt) {
+            true => as_owner(seen, complete, complete.grant),
+            false => seen.decide(complete),
         },
         ..SOUND
     }

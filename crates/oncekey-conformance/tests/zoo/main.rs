@@ -182,7 +182,7 @@ inhabitants! {
         eviction_leaves_the_owner,
         sweep_leaves_the_owner,
         compares_the_token,
-        compares_both,
+        compares_the_attempt,
         completes_the_absent,
         releases_the_absent,
         gone_is_lost,

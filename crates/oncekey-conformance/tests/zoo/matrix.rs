@@ -82,27 +82,6 @@ fn no_rule_is_superfluous() {
     assert!(problems.is_empty(), "{problems}");
 }
 
-/// Prints which rules reject which inhabitants, the general ones aside.
-#[test]
-#[ignore = "takes minutes, and asserts nothing: run it with --nocapture to read the whole matrix"]
-fn the_whole_matrix() {
-    let rejected = every_inhabitant(|inhabitant| {
-        let names = rules().iter().map(|rule| rule.name);
-        let named = names.filter(|rule| !GENERAL.contains(rule));
-        named.filter(|rule| is_rejected(inhabitant, rule)).collect()
-    });
-    for rule in rules() {
-        let count = rejected.iter().filter(|by| by.contains(rule.name)).count();
-        let own = own_of(rule.name, &rejected);
-        println!("{count:>4} {:<62} {}", rule.name, own.join(" "));
-    }
-    for (Inhabitant { name, defect }, by) in INHABITANTS.iter().zip(&rejected) {
-        let fault = defect().fault;
-        let others: Vec<_> = by.iter().copied().filter(|rule| *rule != fault).collect();
-        println!("{name}: {fault}; also {}", others.join(" "));
-    }
-}
-
 /// The inhabitants that this rule rejects, and no other does but the general ones.
 fn own_of(rule: &str, rejected: &[By]) -> Vec<&'static str> {
     let only = |by: &By| {
