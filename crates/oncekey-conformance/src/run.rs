@@ -115,7 +115,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Violation {
 /// # #[async_trait::async_trait]
 /// # impl Fixture for MyFixture {
 /// #     async fn create() -> Self { Self }
-/// #     async fn open(&self) -> std::sync::Arc<dyn oncekey::store::Store> { unimplemented!() }
+/// #     async fn open(&self) -> std::sync::Arc<dyn oncekey::store::Store> {
+/// #         std::sync::Arc::new(oncekey_memory::MemoryStore::new())
+/// #     }
 /// #     async fn advance(&self, _: std::time::Duration) {}
 /// #     fn capabilities(&self) -> Capabilities { Capabilities::real_time() }
 /// # }

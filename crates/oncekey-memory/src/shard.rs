@@ -146,8 +146,8 @@ mod tests {
     use std::time::Duration;
 
     use oncekey::store::{
-        Abandon, AttemptId, Claim, Complete, Completion, Evict, Expected, Grant, Known,
-        OnInterrupted, OnRetired, Renew,
+        Abandon, AttemptId, Claim, Complete, Completion, Evict, Expected, FencingToken, Grant,
+        Known, OnInterrupted, OnRetired, Renew,
     };
     use oncekey::{Fingerprint, Scope};
 
@@ -174,11 +174,20 @@ mod tests {
             }
         }
 
-        fn apply<V: Verb>(&mut self, number: u64, verb: &V) {
+        fn key(number: u64) -> (KeyHash, Key) {
             let scope = Scope::new("tenant", "operation").unwrap();
             let key = Key::new(&scope, number.to_be_bytes()).unwrap();
             // Hashes are shared by some of the keys.
-            let hash = KeyHash::new((number / 3) << 32);
+            (KeyHash::new((number / 3) << 32), key)
+        }
+
+        fn last_grant(&mut self, number: u64) -> Option<Grant> {
+            let (hash, key) = Self::key(number);
+            self.shard.records.find(hash, &key).ok().map(|(_, kept)| kept.record.grant())
+        }
+
+        fn apply<V: Verb>(&mut self, number: u64, verb: &V) {
+            let (hash, key) = Self::key(number);
             let now = Timestamp::from_micros(self.now);
             let mut leftovers = Leftovers::default();
             let _ = self.shard.apply((hash, &key), verb, now, &self.capacity, None, &mut leftovers);
@@ -188,8 +197,8 @@ mod tests {
             let number = self.pick(40);
             // Few attempts, so that many commands come from the owner.
             let attempt = AttemptId::from_bytes([self.pick(2) as u8; 16]);
-            let token = oncekey::store::FencingToken::new(1);
-            let grant = Grant { token, attempt };
+            let grant = self.last_grant(number).filter(|last| last.attempt == attempt);
+            let grant = grant.unwrap_or(Grant { token: FencingToken::new(1), attempt });
             let (lease, hold) = (Duration::from_secs(5), self.duration());
             match self.pick(8) {
                 0..=2 => self.apply(

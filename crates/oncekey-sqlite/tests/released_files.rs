@@ -4,7 +4,7 @@
 //! again. When a release changes what is stored, add a file of that release beside it:
 //!
 //! ```text
-//! cargo test -p oncekey-sqlite --test released_files -- --ignored write_a_file_of_this_version
+//! ONCEKEY_KEEP_FILE=crates/oncekey-sqlite/tests/files/v2.sqlite3 cargo test -p oncekey-sqlite --test released_files
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -142,22 +142,20 @@ const IDS: [&str; 9] = [
     "not kept",
 ];
 
-#[test]
-#[ignore = "writes a file that is kept for ever"]
-fn write_a_file_of_this_version() {
-    let path = file("this_version.sqlite3");
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    assert!(!path.exists(), "there is one already; name it after its version, or remove it");
-    fill(&open(&path, start()));
-}
-
+/// With `ONCEKEY_KEEP_FILE` set to a path, it keeps the file there: one for each released version is
+/// kept for ever.
 #[test]
 fn a_file_of_this_version_has_what_is_expected() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder.path().join("db.sqlite3"), start());
+    let path = folder.path().join("db.sqlite3");
+    let store = open(&path, start());
     fill(&store);
     for id in IDS {
         assert_eq!(get(&store, &key(id)).unwrap().record, expected(id), "{id}");
+    }
+    drop(store);
+    if let Some(kept) = std::env::var_os("ONCEKEY_KEEP_FILE") {
+        fs::copy(&path, kept).unwrap();
     }
 }
 
