@@ -4,7 +4,7 @@
 //! again. When a release changes what is stored, add a file of that release beside it:
 //!
 //! ```text
-//! ONCEKEY_KEEP_FILE=crates/oncekey-sqlite/tests/files/v2.sqlite3 cargo test -p oncekey-sqlite --test released_files
+//! ONCEKEY_KEEP_FILE=crates/oncekey-sqlite/tests/data/v2.sqlite3 cargo test -p oncekey-sqlite --test released_files
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
