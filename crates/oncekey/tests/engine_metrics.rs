@@ -119,6 +119,9 @@ fn every_event_has_a_name_of_its_own() {
         (Event::LeaseLost { number: 1 }, "lease_lost"),
         (Event::Released { number: 1 }, "released"),
         (Event::GaveUp { number: 1 }, "gave_up"),
+        (Event::Dropped { number: 1 }, "dropped"),
+        (Event::StepFailed { number: 1 }, "step_failed"),
+        (Event::Undecodable, "undecodable"),
         (Event::NotReplayable { len: 1 }, "not_replayable"),
         (Event::Unrecorded, "unrecorded"),
         (Event::StoreFailed { operation: "claim", kind: ErrorKind::Timeout }, "store_failed"),
@@ -134,7 +137,9 @@ fn every_event_has_a_name_of_its_own() {
         let name = format!("idempotency_events_total{{operation=payments,event={name}}}");
         assert_eq!(counts.counter(&name), 1, "{event:?}");
     }
+    let failures = "idempotency_store_failures_total{operation=payments,call=claim,kind=timeout}";
+    assert_eq!(counts.counter(failures), 1);
     assert_eq!(counts.counter("idempotency_purged_total{operation=payments}"), 7);
-    assert_eq!(counts.counters.lock().unwrap().len(), all.len() + 1);
+    assert_eq!(counts.counters.lock().unwrap().len(), all.len() + 2);
     assert_eq!(counts.histograms.lock().unwrap().len(), 3);
 }

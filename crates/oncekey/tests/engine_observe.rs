@@ -215,3 +215,46 @@ fn a_panic_in_an_observer_is_a_crash_of_the_run_and_no_more() {
         assert_eq!(next.unwrap().value(), result);
     }
 }
+
+#[test]
+fn a_run_that_is_dropped_is_told_of_once() {
+    let world = World::new();
+    let engine = world.at_least_once();
+    let dropped = |key: Key, time| {
+        let engine = engine.clone();
+        let work = move |_| async move { std::future::pending::<Result<String, Declined>>().await };
+        world.recorder.clear();
+        world.sim.block_on(async move {
+            let fingerprint = fingerprint();
+            let mut run = std::pin::pin!(engine.run(&key, &fingerprint, work));
+            for _ in 0..time {
+                assert!(futures::poll!(run.as_mut()).is_pending());
+            }
+        });
+        world.recorder.events()
+    };
+    assert_eq!(dropped(key("a"), 3), [Event::Dropped { number: 1 }]);
+    assert_eq!(dropped(key("b"), 0), [], "it never started");
+}
+
+#[test]
+fn a_step_that_cannot_be_saved_and_a_value_that_cannot_be_read_are_told_of() {
+    let world = World::new();
+    let engine = world.at_least_once();
+    world.store.always(Verb::Renew, Fault::Fail(ErrorKind::Corrupt));
+    let step = |attempt: Attempt| async move {
+        attempt.step("charge", || async { Ok::<_, Declined>("charged".to_owned()) }).await
+    };
+    let ran = world.run(&engine, &key("a"), step);
+    assert!(world.sim.finish(&ran).is_err());
+    assert!(world.recorder.events().contains(&Event::StepFailed { number: 1 }));
+
+    let ran = world.start(&engine, &key("b"), seconds(1), "a receipt");
+    assert!(world.sim.finish(&ran).is_ok());
+    world.recorder.clear();
+    world.sim.block_on(async move {
+        let number = |_| async { Ok::<u32, Declined>(7) };
+        assert!(engine.run(&key("b"), &fingerprint(), number).await.is_err());
+    });
+    assert_eq!(world.recorder.events().last(), Some(&Event::Undecodable));
+}

@@ -73,16 +73,16 @@ fn events_have_their_level_and_nothing_that_was_sent() {
 
     let lines = lines.0.lock().unwrap();
     let expected = [
-        (Level::DEBUG, "Executed { number: 1, elapsed: 1s }"),
-        (Level::DEBUG, "Replayed { elapsed: 0ns }"),
-        (Level::WARN, "GaveUp { number: 1 }"),
-        (Level::WARN, "TakenOver { cause: GaveUp, number: 2 }"),
-        (Level::DEBUG, "Verified { verdict: NotDone }"),
-        (Level::WARN, "StoreFailed { operation: \"complete\", kind: Corrupt }"),
-        (Level::ERROR, "Unrecorded"),
+        (Level::DEBUG, r#"event="executed" number=1 seconds=1.0"#),
+        (Level::DEBUG, r#"event="replayed" seconds=0.0"#),
+        (Level::WARN, r#"event="gave_up" number=1"#),
+        (Level::WARN, r#"event="taken_over" cause=GaveUp number=2"#),
+        (Level::DEBUG, r#"event="verified" verdict=NotDone"#),
+        (Level::WARN, r#"event="store_failed" call="complete" kind="corrupt""#),
+        (Level::ERROR, r#"event="unrecorded""#),
     ];
-    let expected = expected
-        .map(|(level, event)| (level, format!("oncekey operation=\"payments\" event={event}")));
+    let expected =
+        expected.map(|(level, fields)| (level, format!("oncekey operation=\"payments\" {fields}")));
     assert_eq!(*lines, expected);
     assert!(lines.iter().all(|(_, line)| !line.contains("secret")));
 }

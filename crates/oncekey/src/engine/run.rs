@@ -163,10 +163,51 @@ where
         Admission::Run(attempt) => attempt,
         Admission::Replay(value) => {
             let value = value.ok_or(RunError::NotReplayable)?;
-            let decoded = decode(&Encoded::from_bytes(value)).map_err(RunError::Codec)?;
+            let decoded = decode(&Encoded::from_bytes(value)).map_err(|error| {
+                engine.settings.observe(&Event::Undecodable);
+                RunError::Codec(error)
+            })?;
             return Ok(Outcome::replayed(decoded));
         }
     };
+    let watched = Watched(Some(&attempt));
+    let ran = run_admitted(&attempt, fingerprint, operation, encode, started).await;
+    watched.ended();
+    ran.map(Outcome::executed)
+}
+
+/// Tells observers of a run that is dropped: nobody else can.
+struct Watched<'a>(Option<&'a Attempt>);
+
+impl Watched<'_> {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        // A panic was told of when the key was given up.
+        if let Some(attempt) = self.0
+            && !std::thread::panicking()
+        {
+            let number = attempt.number();
+            attempt.engine().settings.observe(&Event::Dropped { number });
+        }
+    }
+}
+
+async fn run_admitted<T, E, F, Fut>(
+    attempt: &Attempt,
+    fingerprint: &Fingerprint,
+    operation: F,
+    encode: impl FnOnce(&T) -> Result<Encoded, CodecError>,
+    started: Option<Duration>,
+) -> Result<T, RunError<E>>
+where
+    F: FnOnce(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, Failure<E>>>,
+{
     // The block also catches a panic of the closure itself, before it made a future, and one of the
     // code of a user that encodes the value.
     let handed = attempt.clone();
@@ -175,11 +216,11 @@ where
         let encoded = encode(&value);
         Ok((value, encoded))
     };
-    let (value, encoded) = match drive(&attempt, work).await {
+    let (value, encoded) = match drive(attempt, work).await {
         Driven::Finished(Ok(done)) => done,
         Driven::Finished(Err(Failure::NotStarted(error))) => {
             // A hook has said that nothing was done before, either.
-            let verified = matches!(engine.settings.guarantee, Guarantee::Verified(_));
+            let verified = matches!(attempt.engine().settings.guarantee, Guarantee::Verified(_));
             attempt.release(verified).await;
             return Err(RunError::NotStarted(error));
         }
@@ -188,18 +229,21 @@ where
             return Err(RunError::Unknown(error));
         }
         Driven::Parked(parked) => {
+            if !matches!(parked, Parked::LeaseLost) {
+                attempt.engine().settings.observe(&Event::StepFailed { number: attempt.number() });
+            }
             attempt.give_up().await;
             return Err(stopped(parked));
         }
-        Driven::Panicked(panic) => give_up_and_panic(&attempt, panic).await,
+        Driven::Panicked(panic) => give_up_and_panic(attempt, panic).await,
     };
     let (encoded, replayable) = match encoded {
         Ok(encoded) => (encoded, true),
         // It ran, and that much can be recorded.
         Err(_) => (Encoded::raw([]), false),
     };
-    record(&attempt, fingerprint, encoded, replayable, started).await?;
-    Ok(Outcome::executed(value))
+    record(attempt, fingerprint, encoded, replayable, started).await?;
+    Ok(value)
 }
 
 /// Claims, waits for a duplicate, verifies: all that comes before the operation.
@@ -229,7 +273,7 @@ async fn admit<E>(
         Err(Refusal::Unrecorded { value, error }) => {
             (Event::Unrecorded, RunError::Unrecorded { value, error })
         }
-        Err(Refusal::Codec(error)) => return Err(RunError::Codec(error)),
+        Err(Refusal::Codec(error)) => (Event::Undecodable, RunError::Codec(error)),
         Err(Refusal::Store(error)) => return Err(RunError::Store(error)),
     };
     settings.observe(&event);

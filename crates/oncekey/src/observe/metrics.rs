@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{Label, counter, histogram};
 
 use super::{Event, Observer};
 
@@ -14,9 +14,12 @@ use super::{Event, Observer};
 /// | `idempotency_run_seconds` | histogram | `operation` | claim to acknowledged record |
 /// | `idempotency_replay_seconds` | histogram | `operation` | claim to replay, waiting included |
 /// | `idempotency_busy_seconds` | histogram | `operation` | claim to refusal, waiting included |
+/// | `idempotency_store_failures_total` | counter | `operation`, `call`, `kind` | calls of the store that failed |
 /// | `idempotency_purged_total` | counter | `operation` | records removed by sweepers |
 ///
-/// Seconds want buckets from 0.005 to 10. Labels never carry a key.
+/// `event` is [`Event::name`], `call` the method of the store, `kind` the
+/// [name](crate::store::ErrorKind::name) of the kind of error. Seconds want buckets from 0.005 to 10.
+/// Labels never carry a key.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct MetricsObserver;
@@ -32,40 +35,29 @@ impl MetricsObserver {
 impl Observer for MetricsObserver {
     fn observe(&self, operation: &str, event: &Event) {
         let operation = operation.to_owned();
-        let name = match event {
+        match event {
             Event::Executed { elapsed, .. } => {
                 record("idempotency_run_seconds", &operation, *elapsed);
-                "executed"
             }
             Event::Replayed { elapsed } => {
                 record("idempotency_replay_seconds", &operation, *elapsed);
-                "replayed"
             }
-            Event::Busy { elapsed } => {
-                record("idempotency_busy_seconds", &operation, *elapsed);
-                "busy"
-            }
+            Event::Busy { elapsed } => record("idempotency_busy_seconds", &operation, *elapsed),
             Event::Purged { removed } => {
                 counter!("idempotency_purged_total", "operation" => operation.clone())
                     .increment(*removed as u64);
-                "purged"
             }
-            Event::Waiting => "waiting",
-            Event::TooManyWaiters => "too_many_waiters",
-            Event::Mismatch => "mismatch",
-            Event::Interrupted => "interrupted",
-            Event::Retired => "retired",
-            Event::TakenOver { .. } => "taken_over",
-            Event::Adopted => "adopted",
-            Event::Verified { .. } => "verified",
-            Event::LeaseLost { .. } => "lease_lost",
-            Event::Released { .. } => "released",
-            Event::GaveUp { .. } => "gave_up",
-            Event::NotReplayable { .. } => "not_replayable",
-            Event::Unrecorded => "unrecorded",
-            Event::StoreFailed { .. } => "store_failed",
-        };
-        counter!("idempotency_events_total", "operation" => operation, "event" => name)
+            Event::StoreFailed { operation: call, kind } => {
+                let labels = [
+                    Label::new("operation", operation.clone()),
+                    Label::from_static_parts("call", call),
+                    Label::from_static_parts("kind", kind.name()),
+                ];
+                counter!("idempotency_store_failures_total", labels.iter()).increment(1);
+            }
+            _ => {}
+        }
+        counter!("idempotency_events_total", "operation" => operation, "event" => event.name())
             .increment(1);
     }
 }

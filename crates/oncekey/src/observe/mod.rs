@@ -17,7 +17,8 @@ pub use self::metrics::MetricsObserver;
 pub use self::tracing::TracingObserver;
 use crate::store::{Cause, ErrorKind};
 
-/// Is told what happens, from within the futures of the engine: it must not block.
+/// Is told what happens, from within the futures of the engine: it must not block, and it must not
+/// panic, since a panic of its own would end the run like one of the operation.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,6 +106,20 @@ pub enum Event {
         /// Which attempt in a row it was.
         number: u32,
     },
+    /// The future of a run was dropped while its operation was under way, by a timeout or by a client
+    /// that hung up: its key is interrupted when the lease lapses.
+    Dropped {
+        /// Which attempt in a row it was.
+        number: u32,
+    },
+    /// A step could not be saved, or what was saved of it could not be read: the operation was stopped.
+    StepFailed {
+        /// Which attempt in a row it was.
+        number: u32,
+    },
+    /// A recorded result, or what a [`Verify`](crate::Verify) said it was, is not of the type that the
+    /// caller wants.
+    Undecodable,
     /// A result is recorded as done without its bytes.
     NotReplayable {
         /// How many bytes it has.
@@ -124,6 +139,36 @@ pub enum Event {
         /// How many.
         removed: usize,
     },
+}
+
+impl Event {
+    /// A name for logs and metrics, in snake case. It never changes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Executed { .. } => "executed",
+            Self::Replayed { .. } => "replayed",
+            Self::Waiting => "waiting",
+            Self::Busy { .. } => "busy",
+            Self::TooManyWaiters => "too_many_waiters",
+            Self::Mismatch => "mismatch",
+            Self::Interrupted => "interrupted",
+            Self::Retired => "retired",
+            Self::TakenOver { .. } => "taken_over",
+            Self::Adopted => "adopted",
+            Self::Verified { .. } => "verified",
+            Self::LeaseLost { .. } => "lease_lost",
+            Self::Released { .. } => "released",
+            Self::GaveUp { .. } => "gave_up",
+            Self::Dropped { .. } => "dropped",
+            Self::StepFailed { .. } => "step_failed",
+            Self::Undecodable => "undecodable",
+            Self::NotReplayable { .. } => "not_replayable",
+            Self::Unrecorded => "unrecorded",
+            Self::StoreFailed { .. } => "store_failed",
+            Self::Purged { .. } => "purged",
+        }
+    }
 }
 
 /// What a [`Verify`](crate::Verify) said, without the value.

@@ -41,6 +41,20 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// A name for logs and metrics, in snake case. It never changes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Corrupt => "corrupt",
+            Self::Misconfigured => "misconfigured",
+            Self::TooLarge => "too_large",
+            Self::Full => "full",
+        }
+    }
+
     /// What the kind means, for a message.
     const fn describe(self) -> &'static str {
         match self {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::executor::block_on;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, CasStore, Claim, ClaimOutcome, Complete, Evict, Expected, Fenced, Inspect, Observed,
-    Page, Purged, Query, Renew, Settle, Store, StoreError, Watch,
+    Abandon, CasStore, Claim, ClaimOutcome, CompareAndSwap, Complete, Evict, Expected, Fenced,
+    Inspect, Observed, Page, Purged, Query, Renew, Settle, Store, StoreError, Watch,
 };
 
 use super::commands;
@@ -137,4 +137,26 @@ fn what_a_store_cannot_do_its_pointers_cannot_either() {
     assert!(plain.watch().is_some());
     assert!(plain.inspect().is_none());
     assert!(Box::new(plain).inspect().is_none());
+}
+
+/// The same commands over a storage behind each kind of pointer.
+#[test]
+fn a_pointer_to_a_storage_is_that_storage() {
+    let storage = Arc::new(Storage::default());
+    let mut loaded = 0;
+    let mut works = |what: &str, store: &dyn Store| {
+        let claimed = block_on(store.claim(&key(what), &commands::claim(1))).unwrap();
+        assert!(matches!(claimed, ClaimOutcome::Acquired { .. }), "{what}");
+        assert!(storage.record(&key(what)).is_some(), "{what}");
+        assert!(storage.loaded() > loaded, "{what}");
+        loaded = storage.loaded();
+        assert_eq!(block_on(store.purge(5)).unwrap().removed, 0);
+        assert!(store.watch().is_some() && store.inspect().is_none(), "{what}");
+    };
+    works("&C", &CasStore::new(&*storage));
+    works("&dyn", &CasStore::new(&*storage as &dyn CompareAndSwap));
+    works("Arc<C>", &CasStore::new(Arc::clone(&storage)));
+    works("Arc<dyn>", &CasStore::new(Arc::clone(&storage) as Arc<dyn CompareAndSwap>));
+    works("Box<C>", &CasStore::new(Box::new(Arc::clone(&storage))));
+    works("Box<dyn>", &CasStore::new(Box::new(Arc::clone(&storage)) as Box<dyn CompareAndSwap>));
 }
