@@ -1,62 +1,48 @@
-//! Counts what the engine reports.
+//! Counts what the engine reports, in this life of the service and in earlier ones.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oncekey::observe::{Event, Observer, VerdictKind};
 
-/// What happened how often. Clones count together.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counts(Arc<Counters>);
+use crate::journal::{Entry, Journal};
 
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) executed: AtomicU64,
-    pub(crate) replayed: AtomicU64,
-    pub(crate) waited: AtomicU64,
-    pub(crate) busy: AtomicU64,
-    pub(crate) mismatch: AtomicU64,
-    pub(crate) interrupted: AtomicU64,
-    pub(crate) taken_over: AtomicU64,
-    pub(crate) verified_done: AtomicU64,
-    pub(crate) verified_not_done: AtomicU64,
-    pub(crate) lease_lost: AtomicU64,
-    pub(crate) released: AtomicU64,
-    pub(crate) gave_up: AtomicU64,
-    pub(crate) unrecorded: AtomicU64,
-    pub(crate) store_failed: AtomicU64,
+/// How often each event happened, by its name. Clones count together.
+#[derive(Clone)]
+pub(crate) struct Counts {
+    counts: Arc<Mutex<HashMap<String, u64>>>,
+    journal: Arc<Journal>,
 }
 
 impl Counts {
-    /// One of the numbers, as it is now.
-    pub(crate) fn of(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        counter(&self.0).load(Ordering::Relaxed)
+    /// Goes on from what the journal counted.
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        let mut counts = HashMap::new();
+        for entry in journal.past() {
+            if let Entry::Counted(name) = entry {
+                *counts.entry(name.clone()).or_default() += 1;
+            }
+        }
+        Self { counts: Arc::new(Mutex::new(counts)), journal }
+    }
+
+    /// How often the event `name` happened until now.
+    pub(crate) fn of(&self, name: &str) -> u64 {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(name).copied().unwrap_or(0)
     }
 }
 
 impl Observer for Counts {
     fn observe(&self, _operation: &str, event: &Event) {
-        let counter = match event {
-            Event::Executed { .. } => &self.0.executed,
-            Event::Replayed { .. } => &self.0.replayed,
-            Event::Waiting => &self.0.waited,
-            Event::Busy { .. } => &self.0.busy,
-            Event::Mismatch => &self.0.mismatch,
-            Event::Interrupted => &self.0.interrupted,
-            Event::TakenOver { .. } => &self.0.taken_over,
-            Event::Verified { verdict } => match verdict {
-                VerdictKind::Done => &self.0.verified_done,
-                VerdictKind::NotDone => &self.0.verified_not_done,
-                // Followed by `Interrupted`.
-                VerdictKind::Unknown => return,
-            },
-            Event::LeaseLost { .. } => &self.0.lease_lost,
-            Event::Released { .. } => &self.0.released,
-            Event::GaveUp { .. } => &self.0.gave_up,
-            Event::Unrecorded => &self.0.unrecorded,
-            Event::StoreFailed { .. } => &self.0.store_failed,
-            _ => return,
+        let name = match event {
+            Event::Verified { verdict: VerdictKind::Done } => "verified_done",
+            Event::Verified { verdict: VerdictKind::NotDone } => "verified_not_done",
+            _ => event.name(),
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(name.to_owned()).or_default() += 1;
+        drop(counts);
+        self.journal.write(Entry::Counted(name.to_owned()));
     }
 }

@@ -1,12 +1,14 @@
 //! Plays the log: one task a request, each a client that asks until it is answered.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use oncekey::operate::Completions;
 use oncekey::store::StoreError;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use crate::journal::{Entry, Journal};
 use crate::log::{Fate, Request};
 use crate::pace::Pace;
 use crate::processor::Answer;
@@ -26,7 +28,8 @@ const MAX_TRIES: u32 = 100;
 pub(crate) struct Played {
     pub(crate) endings: Vec<Ending>,
     pub(crate) completions: Completions,
-    pub(crate) took: Duration,
+    /// The numbers of receipts that are on record for clients who left.
+    pub(crate) unclaimed: Vec<u64>,
 }
 
 /// What came of one request of the log.
@@ -39,7 +42,17 @@ pub(crate) struct Ending {
     pub(crate) hang_ups: u64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// What came of the request with this place in the log, as it is written in the journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    place: usize,
+    end: End,
+    tries: u64,
+    crashes: u64,
+    hang_ups: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Answer(Answer),
     Mismatch,
@@ -50,35 +63,70 @@ pub(crate) enum End {
 }
 
 /// Plays all `requests` at their times, then lets the dust settle: late calls arrive, leases of those
-/// who never came back lapse, and what they left is finished.
+/// who never came back lapse, and what they left is finished. Clients who were answered in an earlier
+/// life of the service are content; those whose requests died with it ask again.
 pub(crate) async fn play(
     service: &Service,
     requests: &[Arc<Request>],
     pace: Pace,
     progress: &Arc<Progress>,
+    journal: &Arc<Journal>,
 ) -> Result<Played, StoreError> {
-    let start = Instant::now();
+    let mut ended = ended_before(journal);
+    let mut endings = Vec::with_capacity(requests.len());
     let mut clients = JoinSet::new();
-    for request in requests {
-        let due = start + pace.real(request.at);
-        let (service, request) = (service.clone(), Arc::clone(request));
-        let progress = Arc::clone(progress);
+    for (place, request) in requests.iter().enumerate() {
+        let request = Arc::clone(request);
+        if let Some(Ended { end, tries, crashes, hang_ups, .. }) = ended.remove(&place) {
+            endings.push(Ending { request, end, tries, crashes, hang_ups });
+            continue;
+        }
+        let due = journal.due(request.at);
+        let was_killed = journal.kills() > 0 && request.at <= journal.resumed_at();
+        let (service, progress) = (service.clone(), Arc::clone(progress));
+        let journal = Arc::clone(journal);
         clients.spawn(async move {
             tokio::time::sleep_until(due.into()).await;
-            let ending = ask_until_answered(&service, request, pace).await;
+            let ending = ask_until_answered(&service, request, pace, was_killed).await;
+            let Ending { tries, crashes, hang_ups, .. } = ending;
+            let end = ending.end.clone();
+            journal.write(Entry::Ended(Ended { place, end, tries, crashes, hang_ups }));
             progress.one_more();
             ending
         });
     }
-    let endings = clients.join_all().await;
+    endings.extend(clients.join_all().await);
     pace.pass(LATE + RETRY).await;
     let completions = service.finish_interrupted().await?;
-    Ok(Played { endings, completions, took: start.elapsed() })
+    let mut unclaimed = Vec::new();
+    for ending in endings.iter().filter(|it| it.end == End::Left) {
+        if let Some(Ok(receipt)) = service.recorded(&ending.request).await? {
+            unclaimed.push(receipt.number);
+        }
+    }
+    Ok(Played { endings, completions, unclaimed })
 }
 
-async fn ask_until_answered(service: &Service, request: Arc<Request>, pace: Pace) -> Ending {
+fn ended_before(journal: &Journal) -> HashMap<usize, Ended> {
+    let ended = journal.past().iter().filter_map(|entry| match entry {
+        Entry::Ended(ended) => Some((ended.place, ended.clone())),
+        _ => None,
+    });
+    ended.collect()
+}
+
+async fn ask_until_answered(
+    service: &Service,
+    request: Arc<Request>,
+    pace: Pace,
+    was_killed: bool,
+) -> Ending {
+    let mut fate = request.fate;
     let mut ending = Ending { end: End::NoAnswer, tries: 0, crashes: 0, hang_ups: 0, request };
-    let mut fate = ending.request.fate;
+    if was_killed {
+        (ending.tries, ending.crashes) = (1, 1);
+        fate = fate.next_try();
+    }
     for _ in 0..MAX_TRIES {
         ending.tries += 1;
         let worker = Worker::new(&service.processor, pace, fate);

@@ -13,10 +13,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(total: usize) -> Self {
-        let total = total as u64;
+    /// Of `total` requests, `done` were answered before.
+    pub(crate) fn new(total: usize, done: usize) -> Self {
+        let (total, done) = (total as u64, done as u64);
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total);
+            let bar = ProgressBar::new(total).with_position(done);
             if let Ok(style) = ProgressStyle::with_template(
                 "{bar:40.green} {human_pos} of {human_len} requests answered  {elapsed}",
             ) {
@@ -24,7 +25,7 @@ impl Progress {
             }
             bar
         });
-        Self { total, done: AtomicU64::new(0), bar }
+        Self { total, done: AtomicU64::new(done), bar }
     }
 
     /// One more request is answered.

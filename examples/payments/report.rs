@@ -29,11 +29,20 @@ const fn line(what: &'static str, count: u64, note: &'static str) -> Line {
 }
 
 impl Report {
-    pub(crate) fn new(played: &Played, service: &Service, counts: Option<&Counts>) -> Self {
+    pub(crate) fn new(
+        played: &Played,
+        service: &Service,
+        counts: Option<&Counts>,
+        kills: u64,
+    ) -> Self {
         let mut sections = vec![
             ("the log", log_lines(&played.endings)),
             ("the clients", client_lines(&played.endings)),
         ];
+        if kills > 0 {
+            let killed = line("killed, and started again", kills, "by SIGKILL, in mid-charge");
+            sections.push(("the service", vec![killed]));
+        }
         if let Some(counts) = counts {
             sections.push(("oncekey", engine_lines(counts)));
         }
@@ -102,20 +111,21 @@ fn client_lines(endings: &[Ending]) -> Vec<Line> {
 
 fn engine_lines(counts: &Counts) -> Vec<Line> {
     vec![
-        line("executed", counts.of(|it| &it.executed), "ran, and recorded"),
-        line("replayed", counts.of(|it| &it.replayed), "answered from the record"),
-        line("waited", counts.of(|it| &it.waited), "for an owner at work"),
-        line("refused: busy", counts.of(|it| &it.busy), "waited long enough"),
-        line("refused: mismatch", counts.of(|it| &it.mismatch), ""),
-        line("refused: interrupted", counts.of(|it| &it.interrupted), ""),
-        line("released", counts.of(|it| &it.released), "nothing was done"),
-        line("gave up", counts.of(|it| &it.gave_up), "outcome unknown"),
-        line("takeovers", counts.of(|it| &it.taken_over), "after a crash, or an unknown outcome"),
-        line("verified: done", counts.of(|it| &it.verified_done), "not run again"),
-        line("verified: not done", counts.of(|it| &it.verified_not_done), "run again, safely"),
-        line("leases lost", counts.of(|it| &it.lease_lost), "by a worker that lived"),
-        line("unrecorded", counts.of(|it| &it.unrecorded), ""),
-        line("store errors", counts.of(|it| &it.store_failed), ""),
+        line("executed", counts.of("executed"), "ran, and recorded"),
+        line("replayed", counts.of("replayed"), "answered from the record"),
+        line("waited", counts.of("waiting"), "for an owner at work"),
+        line("refused: busy", counts.of("busy"), "waited long enough"),
+        line("refused: mismatch", counts.of("mismatch"), ""),
+        line("refused: interrupted", counts.of("interrupted"), ""),
+        line("released", counts.of("released"), "nothing was done"),
+        line("gave up", counts.of("gave_up"), "outcome unknown"),
+        line("dropped", counts.of("dropped"), "in mid-charge"),
+        line("takeovers", counts.of("taken_over"), "after a crash, or an unknown outcome"),
+        line("verified: done", counts.of("verified_done"), "not run again"),
+        line("verified: not done", counts.of("verified_not_done"), "run again, safely"),
+        line("leases lost", counts.of("lease_lost"), "by a worker that lived"),
+        line("unrecorded", counts.of("unrecorded"), ""),
+        line("store errors", counts.of("store_failed"), ""),
     ]
 }
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use oncekey::observe::Observer;
 use oncekey::operate::Completions;
-use oncekey::store::StoreError;
+use oncekey::store::{Status, Store, StoreError};
 use oncekey::{
     Attempt, Encoded, Failure, Fingerprint, Idempotency, Interruption, Key, Outcome, RunError,
     Verdict, Verify,
 };
-use oncekey_memory::MemoryStore;
 
 use crate::ledger::Ledger;
 use crate::log::{Fate, Operation, Request};
@@ -45,6 +44,7 @@ pub(crate) enum Reply {
 
 impl Service {
     pub(crate) fn with_oncekey(
+        store: Arc<dyn Store>,
         processor: Arc<Processor>,
         ledger: Arc<Ledger>,
         pace: Pace,
@@ -52,7 +52,7 @@ impl Service {
     ) -> Self {
         // A charge must not be repeated, and the processor can be asked what it did: `verified`.
         let hook = hook(Arc::clone(&processor), Arc::clone(&ledger));
-        let idempotency = Idempotency::verified(MemoryStore::new(), hook)
+        let idempotency = Idempotency::verified(store, hook)
             .lease(pace.real(LEASE))
             .wait_for_duplicate(pace.real(WAIT))
             .observer(observer)
@@ -101,6 +101,18 @@ impl Service {
         idempotency.completer("charge", hook).only(ours).complete().await
     }
 
+    /// What is on record for a request whose client never came back, as an operator would look it up.
+    pub(crate) async fn recorded(&self, request: &Request) -> Result<Option<Answer>, StoreError> {
+        let (Some(idempotency), Ok(key)) = (&self.idempotency, request.key()) else {
+            return Ok(None);
+        };
+        let Some(observed) = idempotency.operator().inspect(&key).await? else {
+            return Ok(None);
+        };
+        let Status::Completed { value, .. } = observed.record.status else { return Ok(None) };
+        Ok(value.replay().and_then(|bytes| Encoded::from_bytes(bytes).decode().ok()))
+    }
+
     /// The same two effects, and nothing that remembers them.
     async fn handle_plainly(&self, request: &Arc<Request>, worker: &Worker) -> Reply {
         let Ok(answer) = worker.execute(request, None).await else {
@@ -110,7 +122,7 @@ impl Service {
         if let (Operation::Refund, Ok(receipt), Ok(key)) =
             (request.operation, &answer, request.key())
         {
-            self.ledger.enter(key.child("ledger"), receipt);
+            self.ledger.enter(key.child("ledger").as_str().to_owned(), receipt);
         }
         Reply::Answer(answer)
     }
@@ -151,7 +163,7 @@ async fn refund(
     if let Ok(receipt) = &answer {
         attempt
             .step("ledger", async || {
-                ledger.enter(attempt.key().child("ledger"), receipt);
+                ledger.enter(attempt.key().child("ledger").as_str().to_owned(), receipt);
                 Ok(())
             })
             .await?;
@@ -161,7 +173,8 @@ async fn refund(
 
 /// Under which name the processor is asked now, and by whoever has to find out later.
 fn reference(purpose: &str, attempt: &Attempt) -> Reference {
-    Reference { name: attempt.key().child(purpose), token: attempt.token() }
+    let name = attempt.key().child(purpose).as_str().to_owned();
+    Reference { name, token: attempt.token().get() }
 }
 
 /// What is known of the effect decides, not how bad the error looks.
@@ -180,7 +193,7 @@ fn hook(processor: Arc<Processor>, ledger: Arc<Ledger>) -> impl Verify {
             let key = interruption.key();
             // The last step of a refund. With it missing, the operation may run: it goes on after the
             // steps that were saved.
-            let mut receipt = ledger.find(&key.child("ledger"));
+            let mut receipt = ledger.find(key.child("ledger").as_str());
             if receipt.is_none() {
                 let charge = reference("charge", interruption.attempt());
                 receipt = processor.find(&charge).await;

@@ -1,11 +1,16 @@
 //! The log that is in the repository, played faster, with all its checks.
 
+use std::process::Command;
 use std::sync::Arc;
 
+use super::journal::Journal;
+use super::lives::Folder;
 use super::log::{self, Fate, Request};
 use super::options::Options;
+use super::pace::Pace;
 use super::report::Report;
-use super::{generate, play_and_report, run};
+use super::stores::Place;
+use super::{generate, lives, play_and_report, play_many_lives, play_one_life, run};
 
 /// What the log was made from; its README says so too.
 const SEED: u64 = 2026;
@@ -18,8 +23,10 @@ fn requests() -> Vec<Arc<Request>> {
 fn report(options: &Options) -> Report {
     let requests = requests();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let played = runtime.block_on(play_and_report(options, &requests));
-    played.unwrap().0
+    let journal = Arc::new(Journal::of_one_life(Pace::new(options.speed)));
+    let folder = Folder::new().unwrap();
+    let played = play_and_report(options, &requests, journal, folder.path());
+    runtime.block_on(played).unwrap()
 }
 
 #[test]
@@ -53,7 +60,8 @@ fn everything_that_can_go_wrong_is_in_the_log() {
 
 #[test]
 fn nobody_is_charged_twice() {
-    let report = report(&Options { speed: SPEED, ..Options::default() });
+    let options = Options { speed: SPEED, store: Place::Memory, ..Options::default() };
+    let report = report(&options);
 
     assert_eq!(report.failures(), [""; 0], "{report}");
     // All of it has happened, so the checks were not true for want of trouble.
@@ -84,6 +92,30 @@ fn nobody_is_charged_twice() {
     assert_eq!(answers, report.number("requests"), "{report}");
 }
 
+/// The test is its own service: started with the folder of the play, it is one of its lives.
+#[test]
+fn nobody_is_charged_twice_by_a_service_that_is_killed_in_mid_charge() {
+    let options = Options { speed: 60, kill_every: 400, ..Options::default() };
+    if let Some(folder) = std::env::var_os(lives::FOLDER) {
+        let (report, good) = play_one_life(&options, folder.as_ref()).unwrap();
+        std::fs::write(std::path::Path::new(&folder).with_extension("report"), &report).unwrap();
+        assert!(good, "{report}");
+        return;
+    }
+    let life = || {
+        let mut life = Command::new(std::env::current_exe()?);
+        let name = "tests::nobody_is_charged_twice_by_a_service_that_is_killed_in_mid_charge";
+        life.args([name, "--exact", "--nocapture"]);
+        Ok(life)
+    };
+    assert!(play_many_lives(&options, life).unwrap(), "a check failed, or the service did");
+    let path = std::env::temp_dir().join(format!("payments-{}.report", std::process::id()));
+    let report = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let kills = report.lines().find(|line| line.contains("killed, and started again"));
+    assert!(kills.is_some_and(|line| !line.contains(" 1 ")), "several times: {report}");
+}
+
 #[test]
 fn without_oncekey_the_checks_fail() {
     let options = Options { speed: SPEED, with_oncekey: false, ..Options::default() };
@@ -105,7 +137,9 @@ fn a_log_of_ones_own_can_be_played() {
     std::fs::write(path, format!("{line}\n{line}\n")).unwrap();
     let mut out = Vec::new();
     let mut played = |more: &[&str]| {
-        let arguments = ["--log", path, "--speed", "150"].into_iter().chain(more.iter().copied());
+        let arguments = ["--log", path, "--speed", "150", "--store", "memory"]
+            .into_iter()
+            .chain(more.iter().copied());
         run(arguments.map(str::to_owned), &mut out)
     };
 
