@@ -18,6 +18,12 @@ pub(crate) const BACKENDS: &[Backend] = &[
         needs: &[],
     },
     Backend {
+        name: "tiered",
+        package: "oncekey-tiered",
+        report: "tiered_conformance_report",
+        needs: &[],
+    },
+    Backend {
         name: "sqlite",
         package: "oncekey-sqlite",
         report: "sqlite_conformance_report",
