@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oncekey::runtime::{Clock, SystemClock};
+use oncekey::runtime::{Clock, SystemClock, ThreadTimer, TimerClock};
 
 use crate::store::MemoryStore;
 
@@ -33,7 +33,12 @@ impl MemoryStoreBuilder {
         Self {
             max_keys: Self::DEFAULT_MAX_KEYS,
             max_value_len: usize::MAX,
-            clock: Arc::new(SystemClock::new()),
+            // It starts at the time of day, and from then on nobody sets it: a store that ends with its
+            // process needs no more, and a step would end every lease, or none.
+            clock: Arc::new(TimerClock::new(
+                Arc::new(ThreadTimer::new()),
+                SystemClock::new().now(),
+            )),
         }
     }
 

@@ -355,3 +355,23 @@ fn a_page_of_nothing_and_an_interval_of_nothing_still_work() {
     let sweeper = engine.sweeper().batch(0).every(Duration::ZERO);
     assert_eq!(world.sim.block_on(async move { sweeper.sweep().await }).unwrap(), 0);
 }
+
+#[test]
+fn a_hook_that_cannot_tell_does_not_keep_a_key_for_longer() {
+    let world = World::new();
+    let engine = world.at_least_once();
+    interrupt(&world, &engine, &key("a"));
+    let forget_at = |world: &World| world.observed(&key("a")).unwrap().record.forget_at;
+    let before = forget_at(&world);
+    for _ in 0..10 {
+        world.sim.run_for(seconds(3600));
+        let completer = engine.completer("POST /payments", |_| async { Verdict::Unknown });
+        let pass = world.sim.block_on(async move { completer.complete().await }).unwrap();
+        assert_eq!(pass.unknown, 1);
+        let after = forget_at(&world);
+        assert!(
+            after <= before && before.saturating_since(after) < seconds(1),
+            "{before:?} {after:?}"
+        );
+    }
+}

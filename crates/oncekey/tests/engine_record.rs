@@ -175,17 +175,50 @@ fn what_the_store_cannot_keep_is_done_and_not_replayable() {
     assert_eq!(world.recorder.count(|event| matches!(event, Event::NotReplayable { .. })), 1);
 }
 
+/// Under `at_most_once`, a key that nobody frees stays interrupted for ever.
+#[test]
+fn a_short_outage_does_not_keep_a_key_from_being_free() {
+    let faults = [vec![unavailable(); 8], vec![Fault::Hang], vec![Fault::HangApplied]];
+    for faults in faults {
+        let world = World::new();
+        let engine = world.at_most_once();
+        world.store.script(Verb::Abandon, faults);
+        let failed = classified(&world, &engine, seconds(1), Err(Failure::NotStarted(Declined)));
+        assert!(matches!(world.sim.finish(&failed), Err(RunError::NotStarted(Declined))));
+        assert_eq!(world.state(&key("a")), Some(State::Released));
+    }
+}
+
+#[test]
+fn a_lost_acknowledgement_that_shows_as_silence_is_settled_by_completing_again() {
+    for fault in [Fault::Hang, Fault::HangApplied, Fault::HangLate(seconds(12))] {
+        let world = World::new();
+        let engine = world.at_least_once();
+        world.store.script(Verb::Complete, [fault]);
+        let ran = world.sim.finish(&world.start(&engine, &key("a"), seconds(1), "receipt"));
+        assert_eq!(ran.unwrap().value(), "receipt");
+        assert_eq!(world.store.count(Verb::Complete), 2);
+        world.sim.run_for(seconds(20));
+        assert_eq!(world.state(&key("a")), Some(State::Completed));
+    }
+}
+
 #[test]
 fn an_error_of_the_operation_does_not_wait_long_for_a_store_that_hangs() {
     let world = World::new();
     let engine = world.at_least_once();
-    for (fault, longest) in [(Fault::Hang, seconds(5)), (unavailable(), seconds(2))] {
+    let unknown = || Failure::Unknown(Declined);
+    for (failure, fault, longest) in [
+        (Failure::NotStarted(Declined), Fault::Hang, seconds(5)),
+        (Failure::NotStarted(Declined), unavailable(), seconds(5)),
+        (unknown(), Fault::Hang, seconds(5)),
+        (unknown(), unavailable(), seconds(1)),
+    ] {
         world.store.calm();
         world.store.always(Verb::Abandon, fault);
-        let failed = classified(&world, &engine, seconds(1), Err(Failure::NotStarted(Declined)));
+        let failed = classified(&world, &engine, seconds(1), Err(failure));
         let before = world.sim.now();
-        let failed = world.sim.finish(&failed);
-        assert!(matches!(failed, Err(RunError::NotStarted(Declined))), "{failed:?}");
+        assert!(world.sim.finish(&failed).is_err());
         assert!(world.sim.now() <= before + seconds(1) + longest);
         // Nobody was told, so it comes about by itself.
         world.sim.run_for(World::LEASE);

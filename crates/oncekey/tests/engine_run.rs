@@ -11,7 +11,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures::FutureExt;
 use oncekey::store::{State, StoredValue};
-use oncekey::{CodecError, Failure, Fingerprint, Idempotency, Key, Outcome, RunError, Scope};
+use oncekey::{
+    CodecError, Effect, Failure, Fingerprint, Idempotency, Key, Outcome, RunError, Scope,
+};
 use support::{Declined, Verb, World, fingerprint, key, millis, seconds};
 
 #[test]
@@ -106,7 +108,12 @@ fn a_takeover_that_did_nothing_does_not_free_what_was_interrupted() {
     let refused = run_classified(&world, &engine, &key("a"), Err(Failure::Unknown(Declined)));
     assert!(matches!(refused, Err(RunError::Unknown(Declined))));
     let refused = run_classified(&world, &engine, &key("a"), Err(Failure::NotStarted(Declined)));
-    assert!(matches!(refused, Err(RunError::NotStarted(Declined))));
+    let Err(error) = refused else { panic!("it ran") };
+    assert!(
+        matches!(error, RunError::Unknown(Declined)),
+        "an earlier attempt is unknown: {error:?}"
+    );
+    assert_eq!(error.effect(), Effect::Unknown);
     assert_eq!(world.state(&key("a")), Some(State::GaveUp));
 }
 

@@ -239,3 +239,27 @@ fn late_copies_of_an_ended_attempt_free_nothing_that_was_interrupted_since() {
     assert_eq!(world.sim.finish(&ran).unwrap().value(), "charged");
     assert_eq!(*asked.lock().unwrap(), 1);
 }
+
+#[test]
+fn a_claim_that_may_have_been_applied_is_not_taken_back_by_a_later_error() {
+    let world = World::new();
+    let engine = world.at_least_once();
+    let faults = [Fault::LostReply, Fault::Fail(ErrorKind::Unavailable)];
+    world.store.script(Verb::Claim, faults);
+    let ran = world.sim.finish(&world.start(&engine, &key("a"), seconds(1), "receipt"));
+    let Err(RunError::Store(error)) = ran else { panic!("{ran:?}") };
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(world.state(&key("a")), Some(State::Live), "it was");
+}
+
+#[test]
+fn one_claim_in_a_black_hole_is_sent_again() {
+    for fault in [Fault::Hang, Fault::HangApplied, Fault::HangLate(seconds(8))] {
+        let world = World::new();
+        let engine = world.at_least_once();
+        world.store.script(Verb::Claim, [fault]);
+        let ran = world.sim.finish(&world.start(&engine, &key("a"), seconds(20), "receipt"));
+        assert_eq!(ran.unwrap().value(), "receipt");
+        assert_eq!(world.store.count(Verb::Claim), 2);
+    }
+}

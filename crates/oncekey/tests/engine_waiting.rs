@@ -347,3 +347,19 @@ fn a_waiter_that_is_not_polled_starves_nobody() {
     world.sim.run_for(seconds(10));
     assert!(polled.take().unwrap().unwrap().is_replay(), "it looked for itself");
 }
+
+#[test]
+fn who_has_waited_in_vain_is_told_when_to_come_back_as_of_now() {
+    let world = World::new();
+    let engine = world.at_least_once().wait_for_duplicate(seconds(5));
+    let owner = world.start(&engine, &key("a"), seconds(100), "receipt");
+    world.sim.settle();
+    let waiters = [waiter(&world, &engine), waiter(&world, &engine)];
+    let told = waiters.map(|waiter| match world.sim.finish(&waiter) {
+        Err(RunError::Busy { retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0] <= World::LEASE - seconds(4), "{told:?}");
+    assert!(world.sim.finish(&owner).is_ok());
+}

@@ -159,7 +159,8 @@ impl Attempt {
     /// [`StepUnsaved`](crate::RunError::StepUnsaved) or [`LeaseLost`](crate::RunError::LeaseLost).
     /// The step may then run again in a takeover, so a step wants an effect that is itself safe to
     /// repeat, for example by [`Key::child`]; steps only make repetition rare. No step starts to run
-    /// once the lease is lost.
+    /// once the lease is lost, or once the operation has returned: in a task that outlives it, this pends
+    /// for ever.
     ///
     /// A name stands for one step: using it again in one operation returns the first result, and using it
     /// within its own `work` waits for ever.
@@ -204,14 +205,19 @@ impl Attempt {
             // An earlier use of the name was dropped before it was saved.
             Ok(Some(value)) => Ok(value),
             Err(error) => match self.park(Parked::Unreadable(error)).await {},
-            Ok(None) if self.is_lease_lost() => match self.park(Parked::LeaseLost).await {},
             Ok(None) => {
-                // Until it says otherwise: dropped in the middle, nobody knows what it did.
-                self.shared.effects.fetch_add(1, Ordering::AcqRel);
+                // Until it says otherwise: dropped in the middle, nobody knows what it did. Counted
+                // before the look at the lease; whoever ends the attempt does it the other way round, so
+                // that either this step does not start or that end knows of it.
+                self.shared.effects.fetch_add(1, Ordering::SeqCst);
+                if self.is_lease_lost() {
+                    self.shared.effects.fetch_sub(1, Ordering::SeqCst);
+                    match self.park(Parked::LeaseLost).await {}
+                }
                 let value = match work().await {
                     Ok(value) => value,
                     Err(error) => {
-                        self.shared.effects.fetch_sub(1, Ordering::AcqRel);
+                        self.shared.effects.fetch_sub(1, Ordering::SeqCst);
                         return Err(error);
                     }
                 };
@@ -254,7 +260,7 @@ impl Attempt {
 
     /// Whether a step did something or may have, whatever the operation says in the end.
     pub(crate) fn has_effects(&self) -> bool {
-        self.shared.effects.load(Ordering::Acquire) > 0
+        self.shared.effects.load(Ordering::SeqCst) > 0
     }
 
     fn is_saved(&self, name: &str) -> bool {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::attempt::Attempt;
-use super::finish::no_answer;
-use super::lease::{Backoff, within};
 use super::outcome::RecordError;
+use super::patience::{Backoff, Patience};
 use super::value::{CodecError, Encoded};
 use super::{Inner, Settings};
 use crate::observe::Event;
@@ -72,10 +71,10 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// Takes an interrupted key over, whatever the guarantee, and remembers it for at least `hold`.
-    pub(crate) fn take_over(&mut self, hold: Duration) {
+    /// Takes an interrupted key over, whatever the guarantee, and remembers it for `hold`.
+    pub(crate) const fn take_over(&mut self, hold: Duration) {
         self.question.claim.on_interrupted = OnInterrupted::TakeOver;
-        self.question.claim.hold = self.question.claim.hold.max(hold);
+        self.question.claim.hold = hold;
     }
 
     pub(crate) const fn stored_key(&self) -> &Key {
@@ -174,8 +173,11 @@ impl<'a> Question<'a> {
     async fn send(&mut self) -> Result<(ClaimOutcome, Duration), StoreError> {
         let settings = &self.engine.settings;
         let mut backoff = Backoff::within(settings.lease);
+        // An answer that takes as long as the lease would be of no use.
+        let mut patience = Patience::of(settings.lease);
         let earlier_doubt = self.in_doubt;
-        let mut unknown = false;
+        // Of one copy that may have been applied; no later error of another copy takes that back.
+        let mut unknown: Option<StoreError> = None;
         let mut sends = 0;
         loop {
             sends += 1;
@@ -183,10 +185,7 @@ impl<'a> Question<'a> {
             // Until it is answered: dropped in mid-call, nobody knows.
             self.in_doubt = true;
             let call = self.engine.store.claim(&self.stored_key, &self.claim);
-            // An answer that takes as long as the lease would be of no use.
-            let patience = || sent.saturating_add(settings.lease);
-            let answer = within(&*settings.timer, patience, call).await;
-            match answer.unwrap_or_else(|| Err(no_answer("claim"))) {
+            let error = match patience.answer("claim", &*settings.timer, call).await {
                 Ok(outcome) => {
                     self.in_doubt = match outcome {
                         // Used up, or for good without effect.
@@ -194,22 +193,23 @@ impl<'a> Question<'a> {
                         | ClaimOutcome::Replay(_)
                         | ClaimOutcome::Spent => false,
                         // An older copy may still arrive, after this refusal.
-                        _ => earlier_doubt || unknown,
+                        _ => earlier_doubt || unknown.is_some(),
                     };
                     return Ok((outcome, sent));
                 }
-                Err(error) => {
-                    let kind = error.kind();
-                    settings.observe(&Event::StoreFailed { operation: "claim", kind });
-                    unknown |= kind == ErrorKind::OutcomeUnknown;
-                    self.in_doubt = earlier_doubt || unknown;
-                    let late = settings.timer.now() >= sent.saturating_add(settings.lease);
-                    if kind != ErrorKind::OutcomeUnknown || sends == SENDS || late {
-                        return Err(error);
-                    }
-                }
+                Err(error) => error,
+            };
+            let kind = error.kind();
+            settings.observe(&Event::StoreFailed { operation: "claim", kind });
+            if kind == ErrorKind::OutcomeUnknown {
+                unknown = Some(error.clone());
             }
+            self.in_doubt = earlier_doubt || unknown.is_some();
             let pause = settings.timer.now() + backoff.next(&*settings.random);
+            let late = patience.is_over_at(pause, &*settings.timer);
+            if kind != ErrorKind::OutcomeUnknown || sends == SENDS || late {
+                return Err(unknown.unwrap_or(error));
+            }
             settings.timer.sleep_until(pause).await;
         }
     }

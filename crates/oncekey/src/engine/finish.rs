@@ -3,20 +3,34 @@
 use std::time::Duration;
 
 use super::attempt::Attempt;
-use super::lease::{Backoff, within};
 use super::outcome::RecordError;
+use super::patience::{Backoff, Patience};
 use super::value::Encoded;
 use crate::Fingerprint;
 use crate::observe::Event;
 use crate::store::{
     Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Known, OnInterrupted,
-    Store, StoreError,
+    Store,
 };
 use crate::transaction::check_completed;
 
-/// How often abandoning is tried: what it would record comes about by itself when the lease lapses.
-const ABANDON_TRIES: usize = 3;
+/// How often giving up is tried: what it would record comes about by itself when the lease lapses.
+const GIVE_UP_TRIES: usize = 3;
+/// How long a release is tried, which does not: a key that nobody frees may stay interrupted for ever.
 const LONGEST_ABANDON: Duration = Duration::from_secs(5);
+/// How often a claim for a result whose record vanished is tried.
+const ANEW_TRIES: usize = 3;
+
+/// What an attempt that says that it did nothing is remembered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing was done.
+    AsNotStarted,
+    /// A step ran, or an earlier attempt may have done something.
+    AsUnknown,
+    /// Nothing was done, and the store did not take it: the key is interrupted when the lease lapses.
+    Unrecorded,
+}
 
 /// A result that could not be recorded, and why: never lost on the way.
 pub(crate) struct NotRecorded {
@@ -62,41 +76,35 @@ impl Attempt {
     async fn try_complete(&self, complete: &mut Complete) -> Result<Fenced, RecordError> {
         let engine = self.engine();
         let settings = &engine.settings;
-        // Looked up when the store first lets us wait, which most do not.
-        let mut give_up_at = None;
-        let mut patience = || {
-            *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(settings.lease))
-        };
+        let mut patience = Patience::of(settings.lease);
         let mut backoff = Backoff::within(settings.lease);
         // Of one copy that may have been applied; no later error of another copy takes that back.
         let mut unknown = None;
         loop {
             let call = engine.store.complete(self.stored_key(), complete);
-            match within(&*settings.timer, &mut patience, call).await {
-                Some(Ok(fenced)) => return Ok(fenced),
-                Some(Err(error)) => {
-                    let kind = error.kind();
-                    settings.observe(&Event::StoreFailed { operation: "complete", kind });
-                    if matches!(kind, ErrorKind::TooLarge | ErrorKind::Full)
-                        && complete.completion.replayable
-                    {
-                        // The effect happened: keep the fact, if not the value.
-                        complete.completion.replayable = false;
-                        let len = complete.completion.value.len();
-                        settings.observe(&Event::NotReplayable { len });
-                        continue;
-                    }
-                    if kind == ErrorKind::OutcomeUnknown {
-                        unknown = Some(error.clone());
-                    }
-                    let pause = settings.timer.now() + backoff.next(&*settings.random);
-                    if !error.is_retryable() || pause >= patience() {
-                        return Err(RecordError::Store(unknown.unwrap_or(error)));
-                    }
-                    settings.timer.sleep_until(pause).await;
-                }
-                None => return Err(RecordError::Store(no_answer("complete"))),
+            let error = match patience.answer("complete", &*settings.timer, call).await {
+                Ok(fenced) => return Ok(fenced),
+                Err(error) => error,
+            };
+            let kind = error.kind();
+            settings.observe(&Event::StoreFailed { operation: "complete", kind });
+            if matches!(kind, ErrorKind::TooLarge | ErrorKind::Full)
+                && complete.completion.replayable
+            {
+                // The effect happened: keep the fact, if not the value.
+                complete.completion.replayable = false;
+                let len = complete.completion.value.len();
+                settings.observe(&Event::NotReplayable { len });
+                continue;
             }
+            if kind == ErrorKind::OutcomeUnknown {
+                unknown = Some(error.clone());
+            }
+            let pause = settings.timer.now() + backoff.next(&*settings.random);
+            if !error.is_retryable() || patience.is_over_at(pause, &*settings.timer) {
+                return Err(RecordError::Store(unknown.unwrap_or(error)));
+            }
+            settings.timer.sleep_until(pause).await;
         }
     }
 
@@ -116,14 +124,16 @@ impl Attempt {
             on_interrupted: OnInterrupted::Refuse,
             on_retired: settings.on_retired(),
         };
-        let give_up_at = settings.timer.now().saturating_add(settings.lease);
+        let mut patience = Patience::of(settings.lease);
         let mut backoff = Backoff::within(settings.lease);
-        let mut tries = ABANDON_TRIES;
+        let mut tries = ANEW_TRIES;
         loop {
             let call = engine.store.claim(self.stored_key(), &claim);
-            let Some(answer) = within(&*settings.timer, || give_up_at, call).await else {
-                return Err(RecordError::Store(no_answer("claim")));
-            };
+            let answer = patience.answer("claim", &*settings.timer, call).await;
+            if let Err(error) = &answer {
+                let kind = error.kind();
+                settings.observe(&Event::StoreFailed { operation: "claim", kind });
+            }
             match answer {
                 Ok(ClaimOutcome::Acquired { grant, .. }) => {
                     complete.grant = grant;
@@ -147,61 +157,54 @@ impl Attempt {
     ///
     /// An attempt that took over speaks for itself alone. Unless it is known (`previous_settled`) that
     /// the one before did nothing either, the key stays interrupted. It also does if a step of this
-    /// attempt ran. Returns whether the key is free.
-    pub(crate) async fn release(&self, previous_settled: bool) -> bool {
+    /// attempt ran.
+    pub(crate) async fn release(&self, previous_settled: bool) -> Ended {
+        // First, so that no step starts any more, and then what has started is counted.
+        self.end();
         let inherited = self.previous().is_some_and(|previous| previous.progress.is_some());
         if (self.is_takeover() && !previous_settled) || inherited || self.has_effects() {
             self.give_up().await;
-            return false;
+            return Ended::AsUnknown;
         }
         let hold = self.engine().settings.released_hold();
-        let released = self.abandon(Known::NotStarted { hold }).await;
-        if released {
-            self.engine().settings.observe(&Event::Released { number: self.number() });
+        if !self.abandon(Known::NotStarted { hold }, usize::MAX).await {
+            return Ended::Unrecorded;
         }
-        released
+        self.engine().settings.observe(&Event::Released { number: self.number() });
+        Ended::AsNotStarted
     }
 
     /// Says that the outcome is unknown: nobody need wait for the lease to lapse.
     pub(crate) async fn give_up(&self) {
-        if self.abandon(Known::Unknown).await {
+        if self.abandon(Known::Unknown, GIVE_UP_TRIES).await {
             self.engine().settings.observe(&Event::GaveUp { number: self.number() });
         }
     }
 
-    async fn abandon(&self, known: Known) -> bool {
+    async fn abandon(&self, known: Known, tries: usize) -> bool {
         self.end();
         let engine = self.engine();
         let settings = &engine.settings;
-        let mut give_up_at = None;
-        let mut patience = || {
-            let longest = settings.lease.min(LONGEST_ABANDON);
-            *give_up_at.get_or_insert_with(|| settings.timer.now().saturating_add(longest))
-        };
+        let mut patience = Patience::of(settings.lease.min(LONGEST_ABANDON));
         let abandon = Abandon { grant: self.grant(), known };
         let mut backoff = Backoff::within(settings.lease);
-        for _ in 0..ABANDON_TRIES {
+        for tried in 1.. {
             let call = engine.store.abandon(self.stored_key(), &abandon);
-            match within(&*settings.timer, &mut patience, call).await {
-                Some(Ok(fenced)) => return fenced == Fenced::Applied,
-                Some(Err(error)) => {
-                    let kind = error.kind();
-                    settings.observe(&Event::StoreFailed { operation: "abandon", kind });
-                    if !error.is_retryable() {
-                        return false;
-                    }
-                }
-                None => return false,
-            }
+            let answer = patience.answer("abandon", &*settings.timer, call).await;
+            let error = match answer {
+                Ok(fenced) => return fenced == Fenced::Applied,
+                Err(error) => error,
+            };
+            settings.observe(&Event::StoreFailed { operation: "abandon", kind: error.kind() });
             let pause = settings.timer.now() + backoff.next(&*settings.random);
-            settings.timer.sleep_until(pause.min(patience())).await;
+            if !error.is_retryable()
+                || tried >= tries
+                || patience.is_over_at(pause, &*settings.timer)
+            {
+                break;
+            }
+            settings.timer.sleep_until(pause).await;
         }
         false
     }
-}
-
-/// Whether a command that was not answered was applied, nobody knows.
-pub(crate) fn no_answer(operation: &'static str) -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, operation)
-        .with_message("the store did not answer for as long as a lease lasts")
 }

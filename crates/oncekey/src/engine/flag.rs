@@ -21,12 +21,12 @@ struct Waiting {
 
 impl Flag {
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
+        self.raised.load(Ordering::SeqCst)
     }
 
     /// Returns whether this call raised it.
     pub(crate) fn raise(&self) -> bool {
-        let first = !self.raised.swap(true, Ordering::AcqRel);
+        let first = !self.raised.swap(true, Ordering::SeqCst);
         let wakers = std::mem::take(&mut self.waiting().wakers);
         for waker in wakers.into_values() {
             waker.wake();

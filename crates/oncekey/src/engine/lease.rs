@@ -7,12 +7,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either, FutureExt, select};
+use futures::future::{BoxFuture, FutureExt};
 
 use super::Settings;
 use super::attempt::{Attempt, Parked};
+use super::patience::{Backoff, Patience};
 use crate::observe::Event;
-use crate::runtime::{Random, Timer};
 use crate::store::{ErrorKind, Fenced, Progress, Renew, Store, StoreError};
 
 /// No lease need be renewed long before it ends, however long it is.
@@ -58,7 +58,10 @@ pub(crate) async fn drive<W: Future>(attempt: &Attempt, work: W) -> Driven<W::Ou
     .await
 }
 
-/// Renews at two thirds of what is left, until the lease is lost.
+/// Renews when two thirds of the lease are left, until the key is somebody else's.
+///
+/// Also when the lease is lost by the clock here: the operation is told, but it may go on, and while
+/// nobody has taken over, a lease that lives again keeps others from starting beside it.
 async fn keep(attempt: Attempt) {
     loop {
         let confirmed = attempt.deadline();
@@ -72,19 +75,21 @@ async fn keep(attempt: Attempt) {
             // A step has renewed it meanwhile.
             continue;
         }
-        match renew(&attempt, None, confirmed).await {
-            Ok(Fenced::Applied) => continue,
-            Ok(_) => {}
-            Err(_) => {
-                settings.timer.sleep_until(confirmed).await;
-                if attempt.deadline() > confirmed {
-                    // While this renewal failed, that of a step did not.
-                    continue;
-                }
+        let mut until = confirmed;
+        loop {
+            match renew(&attempt, None, until).await {
+                Ok(Fenced::Applied) => break,
+                Ok(_) => return,
+                Err(_) => {}
             }
+            settings.timer.sleep_until(until).await;
+            if attempt.deadline() > confirmed {
+                // While this renewal failed, that of a step did not.
+                break;
+            }
+            attempt.lose();
+            until = settings.timer.now().saturating_add(lease);
         }
-        attempt.lose();
-        return;
     }
 }
 
@@ -101,87 +106,28 @@ pub(crate) async fn renew(
     let settings = &engine.settings;
     let renewal = Renew { grant: attempt.grant(), lease: settings.lease, progress };
     let mut backoff = Backoff::within(settings.lease);
+    let mut patience = Patience::until(until.max(attempt.deadline()), &*settings.timer);
     loop {
         let sent = settings.timer.now();
-        let until = until.max(attempt.deadline());
+        patience.extend(attempt.deadline());
         let call = engine.store.renew(attempt.stored_key(), &renewal);
-        match within(&*settings.timer, || until, call).await {
-            Some(Ok(Fenced::Applied)) => {
+        let error = match patience.answer("renew", &*settings.timer, call).await {
+            Ok(Fenced::Applied) => {
                 attempt.confirm(sent.saturating_add(Settings::usable(settings.lease)));
                 return Ok(Fenced::Applied);
             }
-            Some(Ok(refused)) => {
+            Ok(refused) => {
                 attempt.lose();
                 return Ok(refused);
             }
-            Some(Err(error)) => {
-                let kind = error.kind();
-                settings.observe(&Event::StoreFailed { operation: "renew", kind });
-                let pause = settings.timer.now() + backoff.next(&*settings.random);
-                if kind == ErrorKind::TooLarge || pause >= until {
-                    return Err(error);
-                }
-                settings.timer.sleep_until(pause).await;
-            }
-            None => {
-                return Err(StoreError::new(ErrorKind::OutcomeUnknown, "renew")
-                    .with_message("the store did not answer before the lease ended"));
-            }
-        }
-    }
-}
-
-/// What `future` returns, unless `at` comes first. Costs no look at the timer if it is ready at once.
-pub(crate) async fn within<F: Future>(
-    timer: &dyn Timer,
-    at: impl FnOnce() -> Duration,
-    future: F,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
-        return Some(output);
-    }
-    match select(future, timer.sleep_until(at())).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
-}
-
-/// Pauses between tries: doubling, jittered, and in proportion to the time that there is.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    pace: Pace,
-    tries: u32,
-}
-
-#[derive(Debug)]
-enum Pace {
-    Within(Duration),
-    Doubling { first: Duration, max: Duration },
-}
-
-impl Backoff {
-    /// For tries that make sense for as long as `time`.
-    pub(crate) const fn within(time: Duration) -> Self {
-        Self { pace: Pace::Within(time), tries: 0 }
-    }
-
-    pub(crate) const fn doubling(first: Duration, max: Duration) -> Self {
-        Self { pace: Pace::Doubling { first, max }, tries: 0 }
-    }
-
-    /// Between half and all of the pause that is due.
-    pub(crate) fn next(&mut self, random: &dyn Random) -> Duration {
-        let (first, max) = match self.pace {
-            Pace::Within(time) => {
-                let max = (time / 10).clamp(Duration::from_millis(1), Duration::from_secs(1));
-                (max / 20, max)
-            }
-            Pace::Doubling { first, max } => (first, max),
+            Err(error) => error,
         };
-        let pause = first.saturating_mul(1 << self.tries.min(16)).min(max);
-        self.tries = self.tries.saturating_add(1);
-        let thousandths = u32::try_from(random.next() % 501).unwrap_or(0) + 500;
-        pause.saturating_mul(thousandths) / 1000
+        let kind = error.kind();
+        settings.observe(&Event::StoreFailed { operation: "renew", kind });
+        let pause = settings.timer.now() + backoff.next(&*settings.random);
+        if kind == ErrorKind::TooLarge || patience.is_over_at(pause, &*settings.timer) {
+            return Err(error);
+        }
+        settings.timer.sleep_until(pause).await;
     }
 }

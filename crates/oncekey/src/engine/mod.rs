@@ -6,6 +6,7 @@ mod finish;
 mod flag;
 mod lease;
 mod outcome;
+mod patience;
 mod run;
 mod settings;
 mod steps;
@@ -24,7 +25,8 @@ pub use value::{CodecError, Encoded};
 pub use verify::{Interruption, Verdict, Verify};
 
 pub(crate) use claim::{Admission, Refusal, Request};
-pub(crate) use lease::Backoff;
+pub(crate) use finish::Ended;
+pub(crate) use patience::Backoff;
 pub(crate) use run::{Settled, settle_interruption};
 pub(crate) use settings::{Guarantee, Settings};
 

@@ -50,7 +50,8 @@ impl<T> Outcome<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "nothing was done, or it is unknown: there is no third")]
 pub enum Failure<E> {
-    /// Nothing was done: the key is released, and the next request runs.
+    /// Nothing was done: the key is released, and the next request runs. Not if a step ran, or if this
+    /// attempt took over from one of which nobody has found out what it did: that counts as unknown.
     NotStarted(E),
     /// The outcome is unknown: the guarantee decides what a retry does.
     Unknown(E),
@@ -62,7 +63,7 @@ pub enum Failure<E> {
 ///
 /// | error | the operation | what to do |
 /// |---|---|---|
-/// | `NotStarted` | ran and says that it did nothing | retry, same key (see there) |
+/// | `NotStarted` | ran and did nothing | retry, same key (see there) |
 /// | `Unknown` | ran, effect unknown | retry, same key: the guarantee decides |
 /// | `Busy` | runs elsewhere now | retry after the time given, same key |
 /// | `Mismatch` | did not run for *this* request | a bug of the client: new request, new key |
@@ -78,12 +79,16 @@ pub enum Failure<E> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError<E> {
-    /// The operation failed and says that nothing was done. The key is free again, unless a step ran, or
-    /// an earlier attempt was interrupted and nobody has found out what that one did: then it stays
-    /// interrupted.
+    /// The operation failed and says that nothing was done, and nothing contradicts it. The key is free
+    /// again; if the store was away for longer than 5 seconds, it counts as interrupted when the lease
+    /// lapses.
+    ///
+    /// After a step that ran, or after an earlier attempt of which nobody has found out what it did, it is
+    /// [`Unknown`](Self::Unknown), and the key stays interrupted.
     #[error("the operation failed before it did anything")]
     NotStarted(#[source] E),
-    /// The operation failed, and what it did is unknown.
+    /// The operation failed, and what it did is unknown; or it did nothing, and what a step or an earlier
+    /// attempt did is unknown.
     #[error("the operation failed, and it is unknown what it did")]
     Unknown(#[source] E),
     /// The same request is being worked on.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, Parked};
-use super::finish::NotRecorded;
+use super::finish::{Ended, NotRecorded};
 use super::lease::{Driven, drive};
 use super::outcome::{Failure, Outcome, RunError};
 use super::settings::{Guarantee, Settings};
@@ -26,7 +26,8 @@ use crate::{Fingerprint, Key};
 impl Idempotency {
     /// Runs `operation` once for `key`, and returns its result to this caller and to every duplicate.
     ///
-    /// The result is stored as JSON. A refusal that is final (a declined card) is a result too: put it
+    /// The result is stored as JSON, from which duplicates read it: what does not come back from JSON (a
+    /// float that is no number) is an error for them. A refusal that is final (a declined card) is a result too: put it
     /// into `T`, for example `Result<Receipt, Declined>`, so that duplicates get the same refusal. An
     /// `Err` of the operation means that its effect is unknown; if it can know that nothing was done,
     /// use [`run_classified`](Self::run_classified).
@@ -221,8 +222,10 @@ where
         Driven::Finished(Err(Failure::NotStarted(error))) => {
             // A hook has said that nothing was done before, either.
             let verified = matches!(attempt.engine().settings.guarantee, Guarantee::Verified(_));
-            attempt.release(verified).await;
-            return Err(RunError::NotStarted(error));
+            return Err(match attempt.release(verified).await {
+                Ended::AsNotStarted | Ended::Unrecorded => RunError::NotStarted(error),
+                Ended::AsUnknown => RunError::Unknown(error),
+            });
         }
         Driven::Finished(Err(Failure::Unknown(error))) => {
             attempt.give_up().await;

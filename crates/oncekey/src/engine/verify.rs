@@ -77,13 +77,17 @@ impl Interruption {
         self.attempt.key()
     }
 
-    /// How the attempt ended.
+    /// How the last attempt before this one ended. If that one only verified, and found nothing out, the
+    /// attempt that ran the operation came before it.
     #[must_use]
     pub const fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// The fencing token that the interrupted attempt had.
+    /// The fencing token of the last attempt before this one.
+    ///
+    /// Any attempt at this key may have acted, under this token or a lower one: look in the world by the
+    /// [`key`](Self::key), never by the token.
     #[must_use]
     pub const fn token(&self) -> FencingToken {
         self.token

@@ -18,7 +18,7 @@ use futures::future::{Either, select};
 use super::Inner;
 use super::attempt::nanos;
 use super::claim::{Admission, Refusal, Request};
-use super::lease::{Backoff, within};
+use super::patience::{Backoff, within};
 use crate::observe::Event;
 use crate::store::{Store, Subscription};
 use crate::{Fingerprint, Key};
@@ -48,11 +48,24 @@ struct Group {
     turn: futures::lock::Mutex<Turn>,
     /// When the store was last asked for the group, in nanoseconds of the engine's timer.
     asked_at: AtomicU64,
+    /// When the owner's lease lapses unless it is renewed, as the store said last, likewise.
+    lapses_at: AtomicU64,
 }
 
 impl Group {
-    fn has_asked(&self, now: Duration) {
+    fn is_asking(&self, now: Duration) {
         self.asked_at.fetch_max(nanos(now), Ordering::Relaxed);
+    }
+
+    fn was_told(&self, now: Duration, retry_after: Duration) {
+        self.is_asking(now);
+        self.lapses_at.store(nanos(now.saturating_add(retry_after)), Ordering::Relaxed);
+    }
+
+    /// The refusal of whoever has waited long enough at `now`.
+    fn busy(&self, now: Duration) -> Refusal {
+        let lapses_at = Duration::from_nanos(self.lapses_at.load(Ordering::Relaxed));
+        Refusal::Busy { retry_after: lapses_at.saturating_sub(now).max(FASTEST_POLL) }
     }
 
     /// Whether the turn is with somebody who is not polled, and waits for nobody.
@@ -77,7 +90,6 @@ pub(crate) async fn wait(
     retry_after: Duration,
 ) -> Result<Admission, Refusal> {
     let settings = &engine.settings;
-    let busy = Refusal::Busy { retry_after };
     let until = settings.timer.now().saturating_add(settings.wait);
     let member = Member::join(
         &engine.shared.waiters,
@@ -86,11 +98,11 @@ pub(crate) async fn wait(
     );
     let Some(member) = member else {
         settings.observe(&Event::TooManyWaiters);
-        return Err(busy);
+        return Err(Refusal::Busy { retry_after });
     };
     settings.observe(&Event::Waiting);
     // The claim that was told busy.
-    member.group.has_asked(settings.timer.now());
+    member.group.was_told(settings.timer.now(), retry_after);
     let mut turn = loop {
         let look = settings.timer.now().saturating_add(STALE_TURN).min(until);
         match select(member.group.turn.lock(), settings.timer.sleep_until(look)).await {
@@ -99,14 +111,16 @@ pub(crate) async fn wait(
                 let now = settings.timer.now();
                 let stale = member.group.is_stale(now);
                 if stale {
-                    member.group.has_asked(now);
+                    member.group.is_asking(now);
                     match ask_by(engine, request, until).await {
-                        Err(Refusal::Busy { .. }) => {}
+                        Err(Refusal::Busy { retry_after }) => {
+                            member.group.was_told(settings.timer.now(), retry_after);
+                        }
                         answer => return answer,
                     }
                 }
                 if now >= until {
-                    return Err(busy);
+                    return Err(member.group.busy(now));
                 }
             }
         }
@@ -161,9 +175,9 @@ async fn take_turn(
             answer => return answer,
         };
         let now = settings.timer.now();
-        group.has_asked(now);
+        group.was_told(now, retry_after);
         if now >= until {
-            return Err(Refusal::Busy { retry_after });
+            return Err(group.busy(now));
         }
         // The end of the owner's lease is worth a look of its own; a store that does not know it may
         // say that it is now, each time.

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use super::jittered;
 use crate::Key;
 use crate::Verify;
-use crate::engine::{Admission, Inner, Refusal, Request, Settled, settle_interruption};
+use crate::engine::{Admission, Ended, Inner, Refusal, Request, Settled, settle_interruption};
 use crate::observe::Event;
 use crate::runtime::Timestamp;
 use crate::store::{Cursor, ErrorKind, Observed, Query, State, Store, StoreError};
@@ -149,14 +149,13 @@ impl Completer {
     async fn complete_one(&self, key: &Key, observed: &Observed) -> Result<Settled, Refusal> {
         let fingerprint = observed.record.fingerprint;
         let mut request = Request::listed(&self.engine, key, &fingerprint);
-        // What was to be kept longer than this engine would keep it stays as long as it was.
+        // It stays for as long as it was to be kept: a hook that cannot tell changes nothing of that.
         let record = &observed.record;
-        let hold = if record.forget_at == Timestamp::MAX {
-            Duration::MAX
-        } else {
-            record.forget_at.saturating_since(observed.now)
-        };
-        request.take_over(hold);
+        let left = record.forget_at.saturating_since(observed.now);
+        request.take_over(match record.forget_at {
+            Timestamp::MAX => Duration::MAX,
+            _ => left.saturating_sub(self.engine.settings.lease),
+        });
         let Admission::Run(attempt) = request.ask().await? else {
             return Ok(Settled::NotInterrupted);
         };
@@ -164,11 +163,17 @@ impl Completer {
             attempt.release(false).await;
             return Ok(Settled::Unknown);
         }
-        let settled = settle_interruption(&attempt, &fingerprint, &*self.hook, &|_| Ok(())).await?;
+        let settled = settle_interruption(&attempt, &fingerprint, &*self.hook, &|_| Ok(())).await;
+        if let Err(Refusal::Unrecorded { .. }) = &settled {
+            self.engine.settings.observe(&Event::Unrecorded);
+        }
+        let settled = settled?;
         match settled {
             // Its steps are not thrown away, so a key with some stays interrupted: whoever may take it
             // over goes on with them.
-            Settled::NotDone if !attempt.release(true).await => Ok(Settled::Unknown),
+            Settled::NotDone if attempt.release(true).await != Ended::AsNotStarted => {
+                Ok(Settled::Unknown)
+            }
             Settled::NotInterrupted => {
                 attempt.release(true).await;
                 Ok(settled)

@@ -22,9 +22,12 @@ use crate::runtime::Timestamp;
 /// # Implementing
 /// - A version MUST change with every write of the key, also when the same bytes are written again,
 ///   and MUST NOT come back within the life of a value (`fencing::a_version_never_comes_back`).
-/// - [`load`](Self::load) MUST read the time after the entry, by the clock that all processes share.
-/// - [`swap`](Self::swap) MUST be atomic: of two swaps that expect the same version, one succeeds.
-/// - What `swap` reported as done MUST be visible to every later `load`, from any process.
+/// - [`load`](Self::load) MUST read the time after the entry, by the clock that all processes share: else
+///   a lease may be granted that is over, which `history::is_linearizable` sees where time is injected.
+/// - [`swap`](Self::swap) MUST be atomic: of two swaps that expect the same version, one succeeds
+///   (`contention::one_claim_wins`).
+/// - What `swap` reported as done MUST be visible to every later `load`, from any process
+///   (`history::is_linearizable`, `reopen::an_answer_survives`).
 #[async_trait]
 pub trait CompareAndSwap: Send + Sync {
     /// The entry of `key`, if there is one, and then the time.
@@ -261,6 +264,10 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
             let Some(found) = found else {
                 return Ok(Fenced::Gone);
             };
+            if Record::decode(&found.bytes).is_ok() {
+                // Replaced in between, and now it is a matter of the rules.
+                continue;
+            }
             if self.storage.swap(key, Some(&found.version), None).await? {
                 return Ok(Fenced::Applied);
             }
@@ -289,6 +296,8 @@ impl<C: CompareAndSwap> Store for CasStore<C> {
                     Ok(true) => purged.removed += 1,
                     Ok(false) => {}
                     Err(error) if error.kind() == ErrorKind::Corrupt => damaged += 1,
+                    // Removed or not, by us or by others: it will not be in the way, or is found again.
+                    Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -250,7 +250,8 @@ pub enum Expected {
 pub enum Fenced {
     /// The command is in force, by this call or by an earlier copy of it.
     Applied,
-    /// The key belongs to another attempt, or this one ended; nothing changed.
+    /// The key was granted anew since, to another attempt or under another token, or this attempt ended;
+    /// nothing changed.
     Lost,
     /// Nothing is known of the key; nothing changed.
     Gone,

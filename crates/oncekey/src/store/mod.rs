@@ -54,7 +54,7 @@ use crate::Key;
 /// Most users want [`Idempotency`](crate::Idempotency), which calls these methods in the right order.
 /// A refusal ([`ClaimOutcome::Busy`], [`Fenced::Lost`], ..) is an outcome, never an error. After
 /// [`ErrorKind::OutcomeUnknown`], or a future that was dropped, send the *same* command again: every
-/// verb is safe to repeat, because it names its attempt.
+/// verb is safe to repeat: a claim because it names its attempt, all others because they name their grant.
 ///
 /// # Time
 /// All deadlines are decided by one clock, the store's: of a server where there is one, of the
@@ -73,6 +73,8 @@ use crate::Key;
 /// - A record that cannot be understood, or has a newer version, MUST make every command fail with
 ///   [`ErrorKind::Corrupt`], except `evict` of [`Expected::Any`]; it is never taken for absent
 ///   (`corrupt::every_command_fails`, `corrupt::evict_any_removes_it`).
+/// - The commands of an owner (renew, complete, abandon) MUST be held against its whole grant, attempt
+///   id and token; if either differs they are [`Fenced::Lost`] (`fencing::the_whole_grant_decides`).
 /// - A dropped future MUST be as good as a crash of the caller: the command happened or did not, no
 ///   lock, connection or transaction is left behind (`cancel::a_dropped_call_leaves_nothing_behind`).
 /// - Keys are arbitrary bytes, compared bit by bit (`limits::near_identical_keys_are_distinct`).

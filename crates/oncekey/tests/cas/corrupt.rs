@@ -82,3 +82,19 @@ fn what_changes_under_an_eviction_is_not_removed_unseen() {
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(block_on(store.evict(&key, &evict)).unwrap(), Fenced::Gone);
 }
+
+/// Between the look that finds it damaged and the removal, others may have removed it and claimed the key.
+#[test]
+fn a_live_owner_is_spared_where_a_damaged_entry_was() {
+    let key = key("a");
+    let other = CasStore::new(Storage::default());
+    assert!(block_on(other.claim(&key, &commands::claim(1))).is_ok());
+    let live = other.get_ref().entry(&key).unwrap();
+    for bytes in damaged() {
+        let store = with(&bytes);
+        store.get_ref().put_at_load(2, &key, live.clone());
+        let evicted = block_on(store.evict(&key, &commands::evict(Expected::Any)));
+        assert_eq!(evicted.unwrap(), Fenced::Busy);
+        assert_eq!(store.get_ref().entry(&key).unwrap(), live);
+    }
+}

@@ -137,3 +137,18 @@ fn a_record_that_is_renewed_meanwhile_stays() {
     assert!(racing.get_ref().0.get_ref().record(&key("a")).is_some());
     assert!(racing.watch().is_none());
 }
+
+#[test]
+fn a_swap_in_the_dark_stops_nobody() {
+    for swap in [Swap::DoneInTheDark, Swap::NotDoneInTheDark, Swap::DoneLater] {
+        let store = CasStore::new(Storage::default());
+        for id in ["a", "b", "c", "d"] {
+            claim(&store, id);
+        }
+        store.get_ref().pass(LEASE + HOLD);
+        store.get_ref().next_swaps([swap]);
+        let (removed, _) = purge(&store, 10);
+        assert!(removed >= 3, "{swap:?}: {removed}");
+        assert_eq!(purge(&store, 10), (0, false), "{swap:?}");
+    }
+}

@@ -45,6 +45,8 @@ struct State {
     loads: VecDeque<Option<ErrorKind>>,
     loaded: usize,
     set_aside: Option<Entry>,
+    /// What somebody else puts in place before the load with this number.
+    put_at_load: Option<(usize, Bytes, Entry)>,
     under_way: Option<(Bytes, Option<u64>, Option<Entry>)>,
 }
 
@@ -107,6 +109,13 @@ impl Storage {
         state.set_aside = state.entries.remove(key.as_bytes()).map(|(_, entry)| entry);
     }
 
+    /// Has somebody else replace the entry by `entry` right before the `load`th load from now.
+    pub(crate) fn put_at_load(&self, load: usize, key: &Key, entry: Entry) {
+        let mut state = self.state();
+        let at = state.loaded + load;
+        state.put_at_load = Some((at, Bytes::copy_from_slice(key.as_bytes()), entry));
+    }
+
     pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
         self.state().entries.get(key.as_bytes()).map(|(_, entry)| entry.clone())
     }
@@ -121,6 +130,12 @@ impl CompareAndSwap for Storage {
     async fn load(&self, key: &[u8]) -> Result<(Option<Versioned>, Timestamp), StoreError> {
         let mut state = self.state();
         state.loaded += 1;
+        let loaded = state.loaded;
+        if let Some((_, key, entry)) = state.put_at_load.take_if(|(at, ..)| *at == loaded) {
+            state.last_version += 1;
+            let version = state.last_version;
+            state.entries.insert(key, (version, entry));
+        }
         if let Some(Some(kind)) = state.loads.pop_front() {
             return Err(StoreError::new(kind, "load"));
         }
