@@ -383,7 +383,7 @@ impl Lifecycle {
                 *until = 0;
                 // Whoever sends it under its own grant knows what there is to know; a copy of an older
                 // one knows nothing.
-                if knows && !world.record().is_some_and(|record| record.progress.is_some()) {
+                if knows && world.record().is_none_or(|record| record.progress.is_none()) {
                     world.ghost.doubt = false;
                 }
                 if world.record().is_some_and(|record| record.progress.is_some()) {
