@@ -5,8 +5,8 @@ use std::time::Duration;
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, Claim, Complete, Completion, Evict, Expected, Known, OnInterrupted, OnRetired, Query,
-    Renew, Settle, Settlement, State,
+    Abandon, Claim, Complete, Completion, Evict, Expected, Grant, Known, OnInterrupted, OnRetired,
+    Query, Renew, Settle, Settlement, State,
 };
 use sha2::{Digest, Sha256};
 
@@ -108,14 +108,13 @@ impl Tables {
             Some(progress) => Some(i64::try_from(progress.sequence).ok()?),
             None => None,
         };
-        let params = [
-            Param::Bytes(Some(key.as_bytes())),
-            Param::Bytes(Some(renew.grant.attempt.as_bytes())),
+        let mut params = own(key, &renew.grant);
+        params.extend([
             duration(renew.lease),
             Param::Int(sequence),
             Param::Bytes(renew.progress.as_ref().map(|progress| &progress.data[..])),
-        ];
-        let params = params.into_iter().chain(terms.params()).collect();
+        ]);
+        params.extend(terms.params());
         Some(Call { text: &self.renew, params })
     }
 
@@ -160,13 +159,10 @@ impl Tables {
             Known::NotStarted { hold } => (true, duration(hold)),
             Known::Unknown => (false, Param::Int(None)),
         };
-        let params = [
-            Param::Bytes(Some(key.as_bytes())),
-            Param::Bytes(Some(abandon.grant.attempt.as_bytes())),
-            Param::Bool(nothing_done),
-            hold,
-        ];
-        Call { text: &self.abandon, params: params.into_iter().chain(terms.params()).collect() }
+        let mut params = own(key, &abandon.grant);
+        params.extend([Param::Bool(nothing_done), hold]);
+        params.extend(terms.params());
+        Call { text: &self.abandon, params }
     }
 
     /// Answered by [`answer::fenced`](super::answer::fenced).
@@ -227,16 +223,22 @@ impl Tables {
     }
 }
 
+/// The key, and the whole of the grant on it: a late copy of an older grant may have the same attempt.
+fn own<'a>(key: &'a Key, grant: &'a Grant) -> Vec<Param<'a>> {
+    vec![
+        Param::Bytes(Some(key.as_bytes())),
+        Param::Bytes(Some(grant.attempt.as_bytes())),
+        Param::Int(Some(grant.token.get().cast_signed())),
+    ]
+}
+
 fn complete_params<'a>(
     key: &'a Key,
     complete: &'a Complete,
     or_fail: bool,
     terms: &'a Terms,
 ) -> Vec<Param<'a>> {
-    let mut params = vec![
-        Param::Bytes(Some(key.as_bytes())),
-        Param::Bytes(Some(complete.grant.attempt.as_bytes())),
-    ];
+    let mut params = own(key, &complete.grant);
     params.extend(completion_params(&complete.completion));
     params.push(Param::Bool(or_fail));
     params.extend(terms.params());

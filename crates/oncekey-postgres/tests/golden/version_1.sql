@@ -292,7 +292,7 @@ END
 $$;
 
 CREATE FUNCTION "public".oncekey_v1_renew(
-    p_key bytea, p_attempt bytea, p_lease bigint, p_sequence bigint, p_progress bytea,
+    p_key bytea, p_attempt bytea, p_token bigint, p_lease bigint, p_sequence bigint, p_progress bytea,
     p_durable boolean, p_patience text
 ) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -303,7 +303,7 @@ DECLARE
     v_forget_at timestamptz := 'infinity';
     v_save boolean;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     IF o.outcome IS NOT NULL THEN
         RETURN o.outcome;
     END IF;
@@ -386,14 +386,14 @@ $$;
 
 -- With `p_or_fail`, a refusal is an error, so that the transaction around it can only roll back.
 CREATE FUNCTION "public".oncekey_v1_complete(
-    p_key bytea, p_attempt bytea, p_value bytea, p_digest bytea, p_retention bigint, p_hold bigint,
-    p_or_fail boolean, p_durable boolean, p_patience text
+    p_key bytea, p_attempt bytea, p_token bigint, p_value bytea, p_digest bytea, p_retention bigint,
+    p_hold bigint, p_or_fail boolean, p_durable boolean, p_patience text
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     o record;
     v_outcome text;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     v_outcome := o.outcome;
     IF v_outcome IS NULL THEN
         v_outcome := "public".oncekey_v1_finish(o.r, o.now, p_value, p_digest, p_retention, p_hold);
@@ -406,14 +406,14 @@ END
 $$;
 
 CREATE FUNCTION "public".oncekey_v1_abandon(
-    p_key bytea, p_attempt bytea, p_nothing_done boolean, p_hold bigint, p_durable boolean,
-    p_patience text
+    p_key bytea, p_attempt bytea, p_token bigint, p_nothing_done boolean, p_hold bigint,
+    p_durable boolean, p_patience text
 ) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     o record;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     IF o.outcome IS NOT NULL THEN
         RETURN o.outcome;
     ELSIF o.state IN ('live', 'lapsed', 'gave_up') AND p_nothing_done AND (o.r).progress IS NULL
