@@ -9,6 +9,7 @@ use deadpool_postgres::tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use deadpool_postgres::tokio_postgres::{Config, Socket};
 use oncekey::store::StoreError;
 
+use crate::batch::{PATIENCE, Queue};
 use crate::listener::Listener;
 use crate::sql::{Tables, Terms};
 use crate::store::{PostgresStore, Shared};
@@ -48,6 +49,7 @@ pub struct PostgresStoreBuilder {
     table: String,
     lock_timeout: Duration,
     synchronous_commit: SynchronousCommit,
+    batching: bool,
     listener: Option<Listener>,
 }
 
@@ -64,6 +66,7 @@ impl PostgresStoreBuilder {
             table: Self::DEFAULT_TABLE.to_owned(),
             lock_timeout: Duration::from_secs(5),
             synchronous_commit: SynchronousCommit::On,
+            batching: true,
             listener: None,
         }
     }
@@ -100,6 +103,16 @@ impl PostgresStoreBuilder {
     /// What a commit waits for; [`SynchronousCommit::On`] unless set.
     pub const fn synchronous_commit(mut self, synchronous_commit: SynchronousCommit) -> Self {
         self.synchronous_commit = synchronous_commit;
+        self
+    }
+
+    /// Whether claims that come while others are under way share a statement and its commit, and
+    /// completions likewise; true unless set.
+    ///
+    /// It makes no call wait that comes alone, and no outcome different. A busy store takes up to four
+    /// connections of the pool for all claims and completions, instead of one for each.
+    pub const fn batching(mut self, batching: bool) -> Self {
+        self.batching = batching;
         self
     }
 
@@ -143,6 +156,7 @@ impl PostgresStoreBuilder {
             durable: self.synchronous_commit == SynchronousCommit::On,
             patience: Some(millis.to_string()),
         };
+        let hurried = Terms { patience: Some(PATIENCE.to_owned()), ..terms.clone() };
         if let Some(listener) = &self.listener {
             listener.set_channel(tables.channel());
         }
@@ -151,6 +165,10 @@ impl PostgresStoreBuilder {
                 pool: self.pool,
                 tables,
                 terms,
+                hurried,
+                batching: self.batching,
+                claims: Queue::default(),
+                completions: Queue::default(),
                 lock_timeout: self.lock_timeout,
                 listener: self.listener,
             }),
@@ -166,6 +184,7 @@ impl fmt::Debug for PostgresStoreBuilder {
             .field("table", &self.table)
             .field("lock_timeout", &self.lock_timeout)
             .field("synchronous_commit", &self.synchronous_commit)
+            .field("batching", &self.batching)
             .field("listens", &self.listener.is_some())
             .finish_non_exhaustive()
     }

@@ -110,6 +110,8 @@ impl Param<'_> {
             Self::Int(_) => Type::INT8,
             Self::Bool(_) => Type::BOOL,
             Self::Text(_) | Self::List(_) => Type::TEXT,
+            Self::ManyBytes(_) => Type::BYTEA_ARRAY,
+            Self::ManyInts(_) => Type::INT8_ARRAY,
         }
     }
 }
@@ -127,6 +129,8 @@ impl ToSql for Param<'_> {
             Self::Bool(value) => value.to_sql(kind, out),
             Self::Text(value) => value.to_sql(kind, out),
             Self::List(value) => value.to_sql(kind, out),
+            Self::ManyBytes(values) => values.to_sql(kind, out),
+            Self::ManyInts(values) => values.to_sql(kind, out),
         }
     }
 

@@ -12,6 +12,7 @@ use oncekey::store::{
     Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
 };
 
+use crate::batch::{self, Queue, Reply};
 use crate::builder::PostgresStoreBuilder;
 use crate::driver::{self, Failed};
 use crate::listener::Listener;
@@ -109,7 +110,12 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) tables: Tables,
     pub(crate) terms: Terms,
+    /// For those who hold up others while they wait for a row.
+    pub(crate) hurried: Terms,
     pub(crate) lock_timeout: Duration,
+    pub(crate) batching: bool,
+    pub(crate) claims: Queue<Claim>,
+    pub(crate) completions: Queue<Complete>,
     pub(crate) listener: Option<Listener>,
 }
 
@@ -173,6 +179,9 @@ pub(crate) fn one(purpose: Purpose, rows: &[Row]) -> Result<&Row, StoreError> {
 #[async_trait]
 impl Store for PostgresStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
+            return answer;
+        }
         let Shared { pool, tables, terms, .. } = &*self.shared;
         match driver::send(pool, CLAIM, &tables.claim(key, claim, terms)).await {
             Ok(rows) => Ok(answer::claim(CLAIM, claim, one(CLAIM, &rows)?)?.0),
@@ -198,6 +207,9 @@ impl Store for PostgresStore {
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
         let purpose = completing("complete", &complete.completion)?;
+        if let Reply::Answer(answer) = batch::send(&self.shared, key, complete).await {
+            return answer;
+        }
         let Shared { tables, terms, .. } = &*self.shared;
         self.send_fenced(purpose, &tables.complete(key, complete, terms)).await
     }

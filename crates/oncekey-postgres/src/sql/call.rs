@@ -41,6 +41,10 @@ pub enum Param<'a> {
     Text(Option<&'a str>),
     /// `text`, of a list that is made here.
     List(String),
+    /// `bytea[]`, one for each command of a batch.
+    ManyBytes(Vec<&'a [u8]>),
+    /// `bigint[]`, one for each command of a batch.
+    ManyInts(Vec<i64>),
 }
 
 /// What holds for all commands of a store.
@@ -74,6 +78,8 @@ impl std::fmt::Debug for Param<'_> {
             Self::Int(_) => "bigint",
             Self::Bool(_) => "boolean",
             Self::Text(_) | Self::List(_) => "text",
+            Self::ManyBytes(_) => "bytea[]",
+            Self::ManyInts(_) => "bigint[]",
         })
     }
 }
@@ -93,6 +99,55 @@ impl Tables {
             Param::Bool(claim.on_retired == OnRetired::Tell),
         ];
         Call { text: &self.claim, params: params.into_iter().chain(terms.params()).collect() }
+    }
+
+    /// Claims on many keys, no key twice. Answered by a row for each claim that could be decided at once:
+    /// as of [`claim`](Self::claim), and with the key in the column
+    /// [`answer::CLAIMED_KEY`](super::answer::CLAIMED_KEY). Make the others alone.
+    #[must_use]
+    pub fn claims<'a>(&'a self, claims: &[(&'a Key, &'a Claim)], terms: &Terms) -> Call<'a> {
+        let ints = |of: fn(&Claim) -> i64| {
+            Param::ManyInts(claims.iter().map(|(_, claim)| of(claim)).collect())
+        };
+        let params = vec![
+            Param::ManyBytes(claims.iter().map(|(key, _)| key.as_bytes()).collect()),
+            Param::ManyBytes(claims.iter().map(|(_, c)| &c.attempt.as_bytes()[..]).collect()),
+            ints(|claim| claim.fingerprint.algorithm().into()),
+            Param::ManyBytes(claims.iter().map(|(_, c)| &c.fingerprint.digest()[..]).collect()),
+            ints(|claim| micros(claim.lease)),
+            ints(|claim| micros(claim.hold)),
+            ints(|claim| (claim.on_interrupted == OnInterrupted::TakeOver).into()),
+            ints(|claim| (claim.on_retired == OnRetired::Tell).into()),
+            Param::Bool(terms.durable),
+        ];
+        Call { text: &self.claims, params }
+    }
+
+    /// Completions of many keys, no key twice, with values that are replayable. Answered by a row for
+    /// each that is applied: as of [`complete`](Self::complete), and with the key in the column
+    /// [`answer::COMPLETED_KEY`](super::answer::COMPLETED_KEY). Make the others alone.
+    #[must_use]
+    pub fn completions<'a>(
+        &'a self,
+        completions: &[(&'a Key, &'a Complete)],
+        terms: &Terms,
+    ) -> Call<'a> {
+        let bytes = |of: fn(&'a Complete) -> &'a [u8]| {
+            Param::ManyBytes(completions.iter().map(|(_, complete)| of(complete)).collect())
+        };
+        let ints = |of: fn(&Complete) -> i64| {
+            Param::ManyInts(completions.iter().map(|(_, complete)| of(complete)).collect())
+        };
+        let params = vec![
+            Param::ManyBytes(completions.iter().map(|(key, _)| key.as_bytes()).collect()),
+            bytes(|complete| complete.grant.attempt.as_bytes()),
+            ints(|complete| complete.grant.token.get().cast_signed()),
+            bytes(|complete| &complete.completion.value),
+            ints(|complete| micros(complete.completion.retention)),
+            ints(|complete| micros(complete.completion.hold)),
+            Param::Bool(terms.durable),
+        ];
+        Call { text: &self.completions, params }
     }
 
     /// Answered by [`answer::fenced`](super::answer::fenced). `None` for a progress whose number is
@@ -268,9 +323,13 @@ fn expected(expected: &Expected) -> (Param<'_>, Param<'_>) {
     }
 }
 
-/// In microseconds, at most those until *never*.
 fn duration(duration: Duration) -> Param<'static> {
-    Param::Int(Some(Timestamp::default().saturating_add(duration).as_micros().cast_signed()))
+    Param::Int(Some(micros(duration)))
+}
+
+/// At most those until *never*.
+fn micros(duration: Duration) -> i64 {
+    Timestamp::from_micros(0).saturating_add(duration).as_micros().cast_signed()
 }
 
 fn count(count: usize) -> Param<'static> {

@@ -210,7 +210,7 @@ impl ServerError {
 
     /// Whether it may have come instead of an answer that was about to be sent. An administrator's
     /// command may end a session that has committed and waits for its standby.
-    fn ends_the_session(&self) -> bool {
+    pub(crate) fn ends_the_session(&self) -> bool {
         self.fatal || self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
     }
 }

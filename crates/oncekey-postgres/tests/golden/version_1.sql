@@ -116,6 +116,31 @@ BEGIN
 END
 $$;
 
+-- What a claim on a row in this state comes to.
+CREATE FUNCTION "public".oncekey_v1_verdict(
+    r "public"."oncekey", p_state text, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea,
+    p_take_over boolean, p_tell boolean
+) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN p_state IS NULL THEN CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END
+        WHEN p_state = 'retired' THEN CASE
+            WHEN r.attempt = p_attempt THEN 'spent'
+            WHEN p_tell THEN 'retired'
+            ELSE 'acquired'
+        END
+        WHEN r.fingerprint_algorithm <> p_algorithm OR r.fingerprint <> p_fingerprint THEN 'mismatch'
+        WHEN p_state = 'completed' THEN 'replay'
+        WHEN r.attempt = p_attempt THEN CASE
+            WHEN p_state IN ('released', 'gave_up') THEN 'spent'
+            ELSE 'acquired'
+        END
+        WHEN p_state = 'released' THEN 'acquired'
+        WHEN p_state = 'live' THEN 'busy'
+        WHEN p_take_over THEN 'acquired'
+        ELSE 'interrupted'
+    END
+$$;
+
 CREATE FUNCTION "public".oncekey_v1_claim(
     p_key bytea, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea, p_lease bigint,
     p_hold bigint, p_take_over boolean, p_tell boolean, p_durable boolean, p_patience text,
@@ -182,30 +207,7 @@ BEGIN
             CONTINUE decide;
         END IF;
         v_own := r.attempt = p_attempt;
-
-        IF v_state IS NULL THEN
-            outcome := CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END;
-        ELSIF v_state = 'retired' THEN
-            outcome := CASE
-                WHEN v_own THEN 'spent'
-                WHEN p_tell THEN 'retired'
-                ELSE 'acquired'
-            END;
-        ELSIF r.fingerprint_algorithm <> p_algorithm OR r.fingerprint <> p_fingerprint THEN
-            outcome := 'mismatch';
-        ELSIF v_state = 'completed' THEN
-            outcome := 'replay';
-        ELSIF v_state = 'released' THEN
-            outcome := CASE WHEN v_own THEN 'spent' ELSE 'acquired' END;
-        ELSIF v_state = 'gave_up' AND v_own THEN
-            outcome := 'spent';
-        ELSIF v_own THEN
-            outcome := 'acquired';
-        ELSIF v_state = 'live' THEN
-            outcome := 'busy';
-        ELSE
-            outcome := CASE WHEN p_take_over THEN 'acquired' ELSE 'interrupted' END;
-        END IF;
+        outcome := "public".oncekey_v1_verdict(r, v_state, p_attempt, p_algorithm, p_fingerprint, p_take_over, p_tell);
         EXIT decide WHEN outcome <> 'acquired';
         IF NOT v_lock THEN
             v_lock := true;
@@ -264,6 +266,90 @@ BEGIN
         -- What else is done in the transaction waits as it did before.
         PERFORM set_config('lock_timeout', v_patience, true);
     END IF;
+END
+$$;
+
+-- Many claims, on as many keys: each is answered as it would be alone, or not at all and is then to be
+-- made alone. Only new keys are granted, and what is refused is refused without a lock. It waits for
+-- nobody: after a millisecond it leaves out whose key another transaction is about to make known.
+CREATE FUNCTION "public".oncekey_v1_claims(
+    p_keys bytea[], p_attempts bytea[], p_algorithms bigint[], p_fingerprints bytea[],
+    p_leases bigint[], p_holds bigint[], p_take_over bigint[], p_tell bigint[], p_durable boolean
+) RETURNS TABLE (
+    outcome text, token bigint, number bigint, time_left bigint, previous_cause text,
+    previous_token bigint, content bytea, xact text, key bytea
+) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_count int := cardinality(p_keys);
+    v_new int;
+    v_half int := v_count / 2;
+BEGIN
+    PERFORM "public".oncekey_v1_begin(p_durable, '1ms');
+    BEGIN
+        RETURN QUERY INSERT INTO "public"."oncekey" AS t (
+            key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
+            deadline, forget_at, sweep_at
+        ) SELECT
+            c.key, 1, 'in_progress', c.algorithm, c.fingerprint, c.attempt, "public".oncekey_v1_micros(c.clock), 1,
+            c.deadline, c.forget_at, c.forget_at
+        FROM (
+            SELECT b.*, "public".oncekey_v1_later(b.deadline, b.hold) AS forget_at
+            FROM (
+                SELECT a.*, "public".oncekey_v1_later(a.clock, a.lease) AS deadline
+                FROM (
+                    SELECT i.*, clock_timestamp() AS clock
+                    FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_leases, p_holds)
+                        AS i(key, attempt, algorithm, fingerprint, lease, hold)
+                    OFFSET 0
+                ) AS a
+                OFFSET 0
+            ) AS b
+            OFFSET 0
+        ) AS c
+        ON CONFLICT DO NOTHING
+        RETURNING 'acquired', t.token, t.number, "public".oncekey_v1_micros(t.deadline) - t.token, NULL, NULL::bigint,
+            NULL::bytea, NULL, t.key;
+        GET DIAGNOSTICS v_new = ROW_COUNT;
+    EXCEPTION WHEN lock_not_available THEN
+        -- One half at least waits for nobody, and of the other the same is true.
+        IF v_count > 1 AND clock_timestamp() - now() < interval '20 milliseconds' THEN
+            RETURN QUERY SELECT * FROM "public".oncekey_v1_claims(
+                p_keys[:v_half], p_attempts[:v_half], p_algorithms[:v_half], p_fingerprints[:v_half],
+                p_leases[:v_half], p_holds[:v_half], p_take_over[:v_half], p_tell[:v_half], p_durable
+            );
+            v_half := v_half + 1;
+            RETURN QUERY SELECT * FROM "public".oncekey_v1_claims(
+                p_keys[v_half:], p_attempts[v_half:], p_algorithms[v_half:], p_fingerprints[v_half:],
+                p_leases[v_half:], p_holds[v_half:], p_take_over[v_half:], p_tell[v_half:], p_durable
+            );
+        END IF;
+        RETURN;
+    END;
+    IF v_new = v_count THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT
+        v.outcome, NULL::bigint, NULL::bigint,
+        CASE v.outcome WHEN 'busy' THEN "public".oncekey_v1_micros(k.deadline) - "public".oncekey_v1_micros(k.clock) END,
+        NULL, NULL::bigint, CASE v.outcome WHEN 'replay' THEN k.value END, NULL, k.key
+    FROM (
+        SELECT k.*, "public".oncekey_v1_state(k.r, k.clock) AS state
+        FROM (
+            SELECT i.*, t AS r, t.deadline, t.value, clock_timestamp() AS clock
+            FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_take_over, p_tell)
+                AS i(key, attempt, algorithm, fingerprint, take_over, tell)
+            JOIN "public"."oncekey" AS t ON t.key = i.key AND t.attempt <> i.attempt
+            OFFSET 0
+        ) AS k
+        OFFSET 0
+    ) AS k,
+    LATERAL (
+        SELECT "public".oncekey_v1_verdict(
+            k.r, k.state, k.attempt, k.algorithm, k.fingerprint, k.take_over <> 0, k.tell <> 0
+        ) AS outcome
+    ) AS v
+    WHERE k.state = "public".oncekey_v1_state(k.r, now()) AND v.outcome <> 'acquired';
 END
 $$;
 
@@ -402,6 +488,58 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'OK001', MESSAGE = v_outcome;
     END IF;
     RETURN v_outcome;
+END
+$$;
+
+-- Many results, of as many keys: returns the keys whose results are recorded. The others are to be
+-- completed alone. A row that somebody has is not waited for.
+CREATE FUNCTION "public".oncekey_v1_completions(
+    p_keys bytea[], p_attempts bytea[], p_tokens bigint[], p_values bytea[], p_retentions bigint[],
+    p_holds bigint[], p_durable boolean
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz;
+    r record;
+BEGIN
+    PERFORM "public".oncekey_v1_begin(p_durable, '1ms');
+    v_now := clock_timestamp();
+    FOR r IN
+        UPDATE "public"."oncekey" AS t SET
+            status = 'completed',
+            deadline = NULL,
+            retained_until = c.retained_until,
+            forget_at = c.forget_at,
+            previous_cause = NULL,
+            previous_token = NULL,
+            progress_sequence = NULL,
+            progress = NULL,
+            value = c.value,
+            digest = NULL,
+            sweep_at = least(t.sweep_at, c.forget_at)
+        FROM (
+            SELECT b.*, "public".oncekey_v1_later(b.retained_until, b.hold) AS forget_at
+            FROM (
+                SELECT i.*, "public".oncekey_v1_later(v_now, i.retention) AS retained_until
+                FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
+                    AS i(key, attempt, token, value, retention, hold)
+                JOIN "public"."oncekey" AS l ON l.key = i.key AND l.attempt = i.attempt AND l.token = i.token
+                    AND "public".oncekey_v1_state(l, v_now) IN ('live', 'lapsed', 'gave_up', 'released')
+                FOR UPDATE OF l SKIP LOCKED
+            ) AS b
+            OFFSET 0
+        ) AS c
+        WHERE t.key = c.key
+        RETURNING t.*
+    LOOP
+        outcome := 'applied';
+        key := r.key;
+        RETURN NEXT;
+        IF r.watched_until > v_now THEN
+            PERFORM pg_notify('oncekey_c2900fe7a40d6b30', encode(substr(sha256(r.key), 1, 8), 'hex'));
+        END IF;
+    END LOOP;
 END
 $$;
 
