@@ -38,6 +38,8 @@ const MOST_CALLS: usize = 256;
 /// The longest contents: of a call that shares, and of a batch together.
 const LONGEST_CONTENT: usize = 64 << 10;
 const LONGEST_BATCH: usize = 1 << 20;
+/// How often a lane looks for those who are about to come.
+const MOST_LOOKS: usize = 8;
 /// A lane waits this long for a row at most, as a value of `lock_timeout`.
 pub(crate) const PATIENCE: &str = "1ms";
 
@@ -75,6 +77,8 @@ struct State<C: Batched> {
     /// The keys of the batches that are under way.
     under_way: HashSet<Key>,
     lanes_taken: usize,
+    /// How many calls the last batch had.
+    last_len: usize,
     last_number: u64,
 }
 
@@ -92,6 +96,7 @@ impl<C: Batched> Default for Queue<C> {
             waiting: VecDeque::new(),
             under_way: HashSet::new(),
             lanes_taken: 0,
+            last_len: 0,
             last_number: 0,
         };
         Self { state: Mutex::new(state) }
@@ -126,8 +131,7 @@ pub(crate) async fn send<C: Batched>(
         (number, is_free.then(|| Lane::<C>::new(shared)))
     };
     if let Some(lane) = lane {
-        // Those who were woken together with this caller come before the batch is made.
-        yield_now().await;
+        lane.gather().await;
         let batch = lane.take();
         match &batch.members[..] {
             [] => {}
@@ -143,8 +147,7 @@ pub(crate) async fn send<C: Batched>(
 async fn drive<C: Batched>(lane: Lane<C>, mut batch: Batch<C>) {
     while !batch.members.is_empty() {
         batch.send().await;
-        // Those who have their answers come again.
-        yield_now().await;
+        lane.gather().await;
         batch = lane.take();
     }
 }
@@ -158,6 +161,18 @@ struct Lane<C: Batched> {
 impl<C: Batched> Lane<C> {
     fn new(shared: &Arc<Shared>) -> Self {
         Self { shared: Arc::clone(shared), kind: PhantomData }
+    }
+
+    /// Lets those come who were woken together, by the answers of one batch: as many as last time, if they
+    /// are as good as there. It looks for them a few times, and waits for none.
+    async fn gather(&self) {
+        for _ in 0..MOST_LOOKS {
+            yield_now().await;
+            let state = C::queue(&self.shared).lock();
+            if state.waiting.len() >= state.last_len {
+                return;
+            }
+        }
     }
 
     /// What waits, as far as it may be sent together.
@@ -178,6 +193,7 @@ impl<C: Batched> Lane<C> {
                 repeated.push(member);
             }
         }
+        state.last_len = batch.members.len();
         drop(state);
         repeated.into_iter().for_each(Member::send_back);
         batch
@@ -245,15 +261,11 @@ impl<C: Batched> Batch<C> {
     }
 
     async fn send_many(&self) -> Vec<Reply<C::Answer>> {
-        let Shared { pool, tables, terms, .. } = &*self.shared;
+        let Shared { tables, terms, .. } = &*self.shared;
         let commands: Vec<_> = self.members.iter().map(|m| (&m.key, &m.command)).collect();
         let call = C::many(&commands, tables, terms);
-        let sent = async {
-            let client = driver::connection(pool, C::PURPOSE).await.map_err(Failed::Unsent)?;
-            driver::query(&client, &call).await
-        };
         let mut replies: Vec<_> = self.members.iter().map(|_| Reply::Alone).collect();
-        match sent.await {
+        match driver::send_once(&self.shared, C::PURPOSE, &call).await {
             Ok(rows) => {
                 for row in &rows {
                     let key = row.bytes(C::KEY_COLUMN).unwrap_or_default();
@@ -274,9 +286,10 @@ impl<C: Batched> Batch<C> {
 
     /// Sends the one call that there is.
     async fn send_first(&self) -> Reply<C::Answer> {
-        let Shared { pool, tables, hurried, .. } = &*self.shared;
+        let Shared { tables, hurried, .. } = &*self.shared;
         let Some(Member { key, command, .. }) = self.members.first() else { return Reply::Alone };
-        match driver::send(pool, C::PURPOSE, &command.alone(key, tables, hurried)).await {
+        let call = command.alone(key, tables, hurried);
+        match driver::send(&self.shared, C::PURPOSE, &call).await {
             Ok(rows) => Reply::Answer(one(C::PURPOSE, &rows).and_then(|row| command.answer(row))),
             Err(Failed::Server(error)) if error.is_lock_timeout() => Reply::Alone,
             Err(failed) => Reply::Answer(Err(failed.into_error(C::PURPOSE))),

@@ -50,6 +50,7 @@ pub struct PostgresStoreBuilder {
     lock_timeout: Duration,
     synchronous_commit: SynchronousCommit,
     batching: bool,
+    prepared_statements: bool,
     listener: Option<Listener>,
 }
 
@@ -67,6 +68,7 @@ impl PostgresStoreBuilder {
             lock_timeout: Duration::from_secs(5),
             synchronous_commit: SynchronousCommit::On,
             batching: true,
+            prepared_statements: false,
             listener: None,
         }
     }
@@ -113,6 +115,16 @@ impl PostgresStoreBuilder {
     /// connections of the pool for all claims and completions, instead of one for each.
     pub const fn batching(mut self, batching: bool) -> Self {
         self.batching = batching;
+        self
+    }
+
+    /// Whether statements are prepared once on each connection, which spares the server to plan each anew;
+    /// false unless set.
+    ///
+    /// For connections to the server itself. Behind a pgbouncer in transaction mode it must stay off: a
+    /// name there may be another client's for another statement.
+    pub const fn prepared_statements(mut self, prepared_statements: bool) -> Self {
+        self.prepared_statements = prepared_statements;
         self
     }
 
@@ -167,6 +179,7 @@ impl PostgresStoreBuilder {
                 terms,
                 hurried,
                 batching: self.batching,
+                prepared_statements: self.prepared_statements,
                 claims: Queue::default(),
                 completions: Queue::default(),
                 lock_timeout: self.lock_timeout,
@@ -185,6 +198,7 @@ impl fmt::Debug for PostgresStoreBuilder {
             .field("lock_timeout", &self.lock_timeout)
             .field("synchronous_commit", &self.synchronous_commit)
             .field("batching", &self.batching)
+            .field("prepared_statements", &self.prepared_statements)
             .field("listens", &self.listener.is_some())
             .finish_non_exhaustive()
     }

@@ -114,6 +114,7 @@ pub(crate) struct Shared {
     pub(crate) hurried: Terms,
     pub(crate) lock_timeout: Duration,
     pub(crate) batching: bool,
+    pub(crate) prepared_statements: bool,
     pub(crate) claims: Queue<Claim>,
     pub(crate) completions: Queue<Complete>,
     pub(crate) listener: Option<Listener>,
@@ -161,7 +162,7 @@ impl PostgresStore {
     }
 
     async fn send(&self, purpose: Purpose, call: &Call<'_>) -> Result<Vec<Row>, StoreError> {
-        let sent = driver::send(&self.shared.pool, purpose, call).await;
+        let sent = driver::send(&self.shared, purpose, call).await;
         sent.map_err(|failed| failed.into_error(purpose))
     }
 
@@ -182,8 +183,8 @@ impl Store for PostgresStore {
         if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
             return answer;
         }
-        let Shared { pool, tables, terms, .. } = &*self.shared;
-        match driver::send(pool, CLAIM, &tables.claim(key, claim, terms)).await {
+        let Shared { tables, terms, .. } = &*self.shared;
+        match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, terms)).await {
             Ok(rows) => Ok(answer::claim(CLAIM, claim, one(CLAIM, &rows)?)?.0),
             // Whoever has the row is at work on the key.
             Err(Failed::Server(error)) if error.is_lock_timeout() => {

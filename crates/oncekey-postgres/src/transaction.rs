@@ -317,7 +317,7 @@ impl PostgresStore {
             text: "SELECT coalesce(pg_xact_status($1::text::xid8), '')",
             params: vec![Param::Text(xact)],
         };
-        let rows = driver::send(&self.shared.pool, SETTLE, &call).await;
+        let rows = driver::send(&self.shared, SETTLE, &call).await;
         let rows = rows.map_err(|failed| failed.into_error(SETTLE))?;
         Ok(answer::Row::text(one(SETTLE, &rows)?, 0) == Some("aborted"))
     }
