@@ -284,17 +284,12 @@ fn a_runtime_that_ends_takes_no_lane_with_it() {
         let mine: Vec<_> = (0..CALLS).map(|n| key(format!("mine {round} {n}"))).collect();
         block_on(async {
             let claims: Vec<_> = mine.iter().map(|_| claim()).collect();
-            let calls = mine
-                .iter()
-                .zip(&claims)
-                .map(|(key, claim)| store.claim(key, claim))
-                .collect::<Vec<_>>();
-            let calls =
-                tokio::spawn(async { tokio::task::yield_now().await }).then(|_| join_all(calls));
-            let (outcomes, ()) = tokio::join!(timeout(PATIENCE, calls), async {
+            let calls = mine.iter().zip(&claims).map(|(key, claim)| store.claim(key, claim));
+            let ending = async {
                 tokio::task::yield_now().await;
                 other.shutdown_background();
-            });
+            };
+            let (outcomes, ()) = tokio::join!(timeout(PATIENCE, join_all(calls)), ending);
             for ((outcome, key), claim) in outcomes.unwrap().into_iter().zip(&mine).zip(&claims) {
                 // A connection that the other runtime has made may have ended with it.
                 let outcome = match outcome {
@@ -307,9 +302,10 @@ fn a_runtime_that_ends_takes_no_lane_with_it() {
             }
         });
     }
-    let outcome =
-        block_on(timeout(PATIENCE, store.claim(&key("last"), &claim())).map(Result::unwrap));
-    grant(outcome);
+    block_on(async {
+        let (last, claim) = (key("last"), claim());
+        grant(timeout(PATIENCE, store.claim(&last, &claim)).await.unwrap());
+    });
 }
 
 /// The connection of a batch is lost: nobody is told anything but that the outcome is unknown, and asking
