@@ -585,12 +585,15 @@ CREATE FUNCTION "public".oncekey_v1_claims(
 DECLARE
     v_begun boolean;
     v_count int := cardinality(p_keys);
-    v_new int;
+    v_keys bytea[];
+    v_tokens bigint[];
+    v_times_left bigint[];
     v_half int := v_count / 2;
 BEGIN
     v_begun := "public".oncekey_v1_begin(p_durable, '1ms');
     BEGIN
-        RETURN QUERY INSERT INTO "public"."oncekey" AS t (
+        -- Nothing is returned yet: what is returned stays so, also when the rows are rolled back.
+        WITH granted AS (INSERT INTO "public"."oncekey" AS t (
             key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
             deadline, forget_at, sweep_at
         ) SELECT
@@ -611,9 +614,10 @@ BEGIN
             OFFSET 0
         ) AS c
         ON CONFLICT DO NOTHING
-        RETURNING 'acquired', t.token, t.number, "public".oncekey_v1_micros(t.deadline) - t.token, NULL, NULL::bigint,
-            NULL::bytea, NULL, t.key;
-        GET DIAGNOSTICS v_new = ROW_COUNT;
+        RETURNING t.key, t.token, "public".oncekey_v1_micros(t.deadline) - t.token AS time_left)
+        SELECT array_agg(g.key), array_agg(g.token), array_agg(g.time_left)
+        INTO v_keys, v_tokens, v_times_left
+        FROM granted AS g;
     EXCEPTION WHEN lock_not_available THEN
         -- One half at least waits for nobody, and of the other the same is true.
         IF v_count > 1 AND clock_timestamp() - now() < interval '20 milliseconds' THEN
@@ -629,7 +633,10 @@ BEGIN
         END IF;
         RETURN;
     END;
-    IF v_new = v_count THEN
+    RETURN QUERY SELECT
+        'acquired', g.token, 1::bigint, g.time_left, NULL, NULL::bigint, NULL::bytea, NULL, g.key
+    FROM unnest(v_keys, v_tokens, v_times_left) AS g(key, token, time_left);
+    IF cardinality(v_keys) = v_count THEN
         RETURN;
     END IF;
     RETURN QUERY SELECT

@@ -12,12 +12,15 @@ CREATE FUNCTION {fn}_claims(
 DECLARE
     v_begun boolean;
     v_count int := cardinality(p_keys);
-    v_new int;
+    v_keys bytea[];
+    v_tokens bigint[];
+    v_times_left bigint[];
     v_half int := v_count / 2;
 BEGIN
     v_begun := {fn}_begin(p_durable, '1ms');
     BEGIN
-        RETURN QUERY INSERT INTO {table} AS t (
+        -- Nothing is returned yet: what is returned stays so, also when the rows are rolled back.
+        WITH granted AS (INSERT INTO {table} AS t (
             key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
             deadline, forget_at, sweep_at
         ) SELECT
@@ -38,9 +41,10 @@ BEGIN
             OFFSET 0
         ) AS c
         ON CONFLICT DO NOTHING
-        RETURNING 'acquired', t.token, t.number, {fn}_micros(t.deadline) - t.token, NULL, NULL::bigint,
-            NULL::bytea, NULL, t.key;
-        GET DIAGNOSTICS v_new = ROW_COUNT;
+        RETURNING t.key, t.token, {fn}_micros(t.deadline) - t.token AS time_left)
+        SELECT array_agg(g.key), array_agg(g.token), array_agg(g.time_left)
+        INTO v_keys, v_tokens, v_times_left
+        FROM granted AS g;
     EXCEPTION WHEN lock_not_available THEN
         -- One half at least waits for nobody, and of the other the same is true.
         IF v_count > 1 AND clock_timestamp() - now() < interval '20 milliseconds' THEN
@@ -56,7 +60,10 @@ BEGIN
         END IF;
         RETURN;
     END;
-    IF v_new = v_count THEN
+    RETURN QUERY SELECT
+        'acquired', g.token, 1::bigint, g.time_left, NULL, NULL::bigint, NULL::bytea, NULL, g.key
+    FROM unnest(v_keys, v_tokens, v_times_left) AS g(key, token, time_left);
+    IF cardinality(v_keys) = v_count THEN
         RETURN;
     END IF;
     RETURN QUERY SELECT
