@@ -8,8 +8,8 @@ use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::Row;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Completion, Evict, Fenced, Inspect, Observed, Page,
-    Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
+    Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Inspect, Observed, Page, Purged, Query,
+    Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
 };
 
 use crate::batch::{self, Queue, Reply};
@@ -23,8 +23,6 @@ use crate::sql::{Call, Tables, Terms, answer};
 const PURGED_AT_ONCE: usize = 500;
 /// How many rows a page looks at for each that it may return.
 const LOOKS_PER_ENTRY: usize = 8;
-/// The longest content. A message to the server may have a gigabyte, and a row needs some of it.
-const MAX_CONTENT_LEN: usize = 512 << 20;
 
 pub(crate) const CLAIM: Purpose = Purpose::new_key("claim");
 const GET: Purpose = Purpose::read("get");
@@ -196,7 +194,7 @@ impl Store for PostgresStore {
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
         let purpose = match &renew.progress {
-            Some(progress) => sized(Purpose::content("renew"), progress.data.len())?,
+            Some(progress) => Purpose::content("renew").of_length(progress.data.len())?,
             None => Purpose::write("renew"),
         };
         let Shared { tables, terms, .. } = &*self.shared;
@@ -207,7 +205,7 @@ impl Store for PostgresStore {
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-        let purpose = completing("complete", &complete.completion)?;
+        let purpose = Purpose::completing("complete", &complete.completion)?;
         if let Reply::Answer(answer) = batch::send(&self.shared, key, complete).await {
             return answer;
         }
@@ -222,7 +220,7 @@ impl Store for PostgresStore {
 
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
         let purpose = match &settle.settlement {
-            Settlement::Done(completion) => completing("settle", completion)?,
+            Settlement::Done(completion) => Purpose::completing("settle", completion)?,
             Settlement::NotDone { .. } => Purpose::write("settle"),
         };
         let Shared { tables, terms, .. } = &*self.shared;
@@ -291,24 +289,5 @@ impl fmt::Debug for PostgresStore {
             .field("table", &self.table())
             .field("pool", &self.shared.pool.status())
             .finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn completing(
-    operation: &'static str,
-    completion: &Completion,
-) -> Result<Purpose, StoreError> {
-    if completion.replayable {
-        sized(Purpose::content(operation), completion.value.len())
-    } else {
-        Ok(Purpose::write(operation))
-    }
-}
-
-fn sized(purpose: Purpose, len: usize) -> Result<Purpose, StoreError> {
-    if len <= MAX_CONTENT_LEN {
-        Ok(purpose)
-    } else {
-        Err(purpose.too_large("it is longer than half a gigabyte"))
     }
 }

@@ -63,6 +63,18 @@ impl Terms {
     }
 }
 
+impl<'a> Call<'a> {
+    /// Asks what became of a transaction, by what its claim said. Answered by `in progress`, `committed` or
+    /// `aborted`, or by an empty text if the server no longer knows.
+    #[must_use]
+    pub fn status_of(xact: Option<&'a str>) -> Self {
+        Self {
+            text: "SELECT coalesce(pg_xact_status($1::text::xid8), '')",
+            params: vec![Param::Text(xact)],
+        }
+    }
+}
+
 impl std::fmt::Debug for Call<'_> {
     /// Shows no parameter.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
