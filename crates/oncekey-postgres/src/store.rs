@@ -70,10 +70,11 @@ const WATCH: Purpose = Purpose::read("watch");
 /// key is remembered.
 ///
 /// # Cancel safety
-/// A call is one statement that commits by itself. Once its future was polled, it may be sent; dropped
+/// A call is one statement that commits by itself, or a part of one that it shares with
+/// [others of its kind](PostgresStoreBuilder::batching). Once its future was polled, it may be sent; dropped
 /// after that, it happens as a whole, at the latest when the lock that it waits for is free, or not at
-/// all. It leaves no transaction open, and its connection is good for the next call, which may have to
-/// wait for it.
+/// all, and the calls that it shares with are answered as if it was not dropped. It leaves no transaction
+/// open, and its connection is good for the next call, which may have to wait for it.
 ///
 /// # Errors
 /// - [`Unavailable`]: there is no connection, or the server refused the

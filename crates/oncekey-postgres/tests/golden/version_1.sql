@@ -80,6 +80,9 @@ BEGIN
 END
 $$;
 
+-- Functions below are told not to scan the whole table: a plan that is made while the table is almost empty
+-- may be in use when it is large.
+
 -- What every command does first. With `p_durable`, its commit waits for the disk at least; a lock is
 -- waited for as long as `p_patience` says, or as long as the session is set to.
 CREATE FUNCTION "public".oncekey_v1_begin(p_durable boolean, p_patience text) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -138,7 +141,7 @@ CREATE FUNCTION "public".oncekey_v1_claim(
     p_hold bigint, p_take_over boolean, p_tell boolean, p_durable boolean, p_patience text,
     OUT outcome text, OUT token bigint, OUT number bigint, OUT time_left bigint,
     OUT previous_cause text, OUT previous_token bigint, OUT content bytea, OUT xact text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r "public"."oncekey";
@@ -293,7 +296,7 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_renew(
     p_key bytea, p_attempt bytea, p_token bigint, p_lease bigint, p_sequence bigint, p_progress bytea,
     p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -391,7 +394,7 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_complete(
     p_key bytea, p_attempt bytea, p_token bigint, p_value bytea, p_digest bytea, p_retention bigint,
     p_hold bigint, p_or_fail boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -450,7 +453,7 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_abandon(
     p_key bytea, p_attempt bytea, p_token bigint, p_nothing_done boolean, p_hold bigint,
     p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -478,7 +481,7 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_settle(
     p_key bytea, p_attempt bytea, p_token bigint, p_done boolean, p_value bytea, p_digest bytea,
     p_retention bigint, p_hold bigint, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     o record;
 BEGIN
@@ -499,7 +502,7 @@ $$;
 -- Without an attempt and a token it removes whatever is there, also what is no record.
 CREATE FUNCTION "public".oncekey_v1_evict(
     p_key bytea, p_attempt bytea, p_token bigint, p_force boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -524,7 +527,7 @@ $$;
 -- Looks at `p_limit` rows at most, and waits for none. What is over is removed; what is not is looked
 -- at again when it may be.
 CREATE FUNCTION "public".oncekey_v1_purge(p_limit bigint, OUT removed bigint, OUT looked_at bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r "public"."oncekey";
@@ -556,7 +559,7 @@ $$;
 
 -- Lets the end of the attempt on a key be notified for an hour. A row that is being written is left
 -- alone: whoever waits polls too.
-CREATE FUNCTION "public".oncekey_v1_watch(p_key bytea) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION "public".oncekey_v1_watch(p_key bytea) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_watched timestamptz;
@@ -580,7 +583,7 @@ CREATE FUNCTION "public".oncekey_v1_claims(
 ) RETURNS TABLE (
     outcome text, token bigint, number bigint, time_left bigint, previous_cause text,
     previous_token bigint, content bytea, xact text, key bytea
-) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_begun boolean;
@@ -646,10 +649,14 @@ BEGIN
     FROM (
         SELECT k.*, "public".oncekey_v1_state(k.r, k.clock) AS state
         FROM (
-            SELECT i.*, t AS r, t.deadline, t.value, clock_timestamp() AS clock
+            SELECT i.*, t.r, t.deadline, t.value, clock_timestamp() AS clock
             FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_take_over, p_tell)
-                AS i(key, attempt, algorithm, fingerprint, take_over, tell)
-            JOIN "public"."oncekey" AS t ON t.key = i.key AND t.attempt <> i.attempt
+                AS i(key, attempt, algorithm, fingerprint, take_over, tell),
+            LATERAL (
+                SELECT t AS r, t.attempt, t.deadline, t.value FROM "public"."oncekey" AS t WHERE t.key = i.key
+                OFFSET 0
+            ) AS t
+            WHERE t.attempt <> i.attempt
             OFFSET 0
         ) AS k
         OFFSET 0
@@ -668,16 +675,43 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_completions(
     p_keys bytea[], p_attempts bytea[], p_tokens bigint[], p_values bytea[], p_retentions bigint[],
     p_holds bigint[], p_durable boolean
-) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_begun boolean;
-    v_now timestamptz;
+    v_begun boolean := "public".oncekey_v1_begin(p_durable, '1ms');
+    v_now timestamptz := clock_timestamp();
+    v_rows tid[];
+    v_keys bytea[];
+    v_values bytea[];
+    v_until timestamptz[];
+    v_holds bigint[];
+BEGIN
+    -- One look for each key, whatever is known of the size of the table.
+    SELECT array_agg(l.ctid), array_agg(i.key), array_agg(i.value),
+        array_agg("public".oncekey_v1_later(v_now, i.retention)), array_agg(i.hold)
+    INTO v_rows, v_keys, v_values, v_until, v_holds
+    FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
+        AS i(key, attempt, token, value, retention, hold),
+    LATERAL (
+        SELECT t.ctid, "public".oncekey_v1_state(t, v_now) AS state FROM "public"."oncekey" AS t
+        WHERE t.key = i.key AND t.attempt = i.attempt AND t.token = i.token
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE l.state IN ('live', 'lapsed', 'gave_up', 'released');
+    RETURN QUERY SELECT * FROM "public".oncekey_v1_record(v_rows, v_keys, v_values, v_until, v_holds, v_now);
+END
+$$;
+
+-- Records results in rows that are locked already, and found by their places.
+CREATE FUNCTION "public".oncekey_v1_record(
+    p_rows tid[], p_keys bytea[], p_values bytea[], p_until timestamptz[], p_holds bigint[],
+    p_now timestamptz
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
     r record;
 BEGIN
-    v_begun := "public".oncekey_v1_begin(p_durable, '1ms');
-    v_now := clock_timestamp();
     FOR r IN
         UPDATE "public"."oncekey" AS t SET
             status = 'completed',
@@ -692,24 +726,18 @@ BEGIN
             digest = NULL,
             sweep_at = least(t.sweep_at, c.forget_at)
         FROM (
-            SELECT b.*, "public".oncekey_v1_later(b.retained_until, b.hold) AS forget_at
-            FROM (
-                SELECT i.*, "public".oncekey_v1_later(v_now, i.retention) AS retained_until
-                FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
-                    AS i(key, attempt, token, value, retention, hold)
-                JOIN "public"."oncekey" AS l ON l.key = i.key AND l.attempt = i.attempt AND l.token = i.token
-                    AND "public".oncekey_v1_state(l, v_now) IN ('live', 'lapsed', 'gave_up', 'released')
-                FOR UPDATE OF l SKIP LOCKED
-            ) AS b
+            SELECT i.*, "public".oncekey_v1_later(i.retained_until, i.hold) AS forget_at
+            FROM unnest(p_rows, p_keys, p_values, p_until, p_holds)
+                AS i(place, key, value, retained_until, hold)
             OFFSET 0
         ) AS c
-        WHERE t.key = c.key
-        RETURNING t.*
+        WHERE t.ctid = c.place AND t.key = c.key
+        RETURNING t.key, t.watched_until
     LOOP
         outcome := 'applied';
         key := r.key;
         RETURN NEXT;
-        IF r.watched_until > v_now THEN
+        IF r.watched_until > p_now THEN
             PERFORM "public".oncekey_v1_ended(r.key);
         END IF;
     END LOOP;

@@ -7,7 +7,7 @@ CREATE FUNCTION {fn}_claims(
 ) RETURNS TABLE (
     outcome text, token bigint, number bigint, time_left bigint, previous_cause text,
     previous_token bigint, content bytea, xact text, key bytea
-) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_begun boolean;
@@ -73,10 +73,14 @@ BEGIN
     FROM (
         SELECT k.*, {fn}_state(k.r, k.clock) AS state
         FROM (
-            SELECT i.*, t AS r, t.deadline, t.value, clock_timestamp() AS clock
+            SELECT i.*, t.r, t.deadline, t.value, clock_timestamp() AS clock
             FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_take_over, p_tell)
-                AS i(key, attempt, algorithm, fingerprint, take_over, tell)
-            JOIN {table} AS t ON t.key = i.key AND t.attempt <> i.attempt
+                AS i(key, attempt, algorithm, fingerprint, take_over, tell),
+            LATERAL (
+                SELECT t AS r, t.attempt, t.deadline, t.value FROM {table} AS t WHERE t.key = i.key
+                OFFSET 0
+            ) AS t
+            WHERE t.attempt <> i.attempt
             OFFSET 0
         ) AS k
         OFFSET 0
@@ -95,16 +99,43 @@ $$;
 CREATE FUNCTION {fn}_completions(
     p_keys bytea[], p_attempts bytea[], p_tokens bigint[], p_values bytea[], p_retentions bigint[],
     p_holds bigint[], p_durable boolean
-) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_begun boolean;
-    v_now timestamptz;
+    v_begun boolean := {fn}_begin(p_durable, '1ms');
+    v_now timestamptz := clock_timestamp();
+    v_rows tid[];
+    v_keys bytea[];
+    v_values bytea[];
+    v_until timestamptz[];
+    v_holds bigint[];
+BEGIN
+    -- One look for each key, whatever is known of the size of the table.
+    SELECT array_agg(l.ctid), array_agg(i.key), array_agg(i.value),
+        array_agg({fn}_later(v_now, i.retention)), array_agg(i.hold)
+    INTO v_rows, v_keys, v_values, v_until, v_holds
+    FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
+        AS i(key, attempt, token, value, retention, hold),
+    LATERAL (
+        SELECT t.ctid, {fn}_state(t, v_now) AS state FROM {table} AS t
+        WHERE t.key = i.key AND t.attempt = i.attempt AND t.token = i.token
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE l.state IN ('live', 'lapsed', 'gave_up', 'released');
+    RETURN QUERY SELECT * FROM {fn}_record(v_rows, v_keys, v_values, v_until, v_holds, v_now);
+END
+$$;
+
+-- Records results in rows that are locked already, and found by their places.
+CREATE FUNCTION {fn}_record(
+    p_rows tid[], p_keys bytea[], p_values bytea[], p_until timestamptz[], p_holds bigint[],
+    p_now timestamptz
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
     r record;
 BEGIN
-    v_begun := {fn}_begin(p_durable, '1ms');
-    v_now := clock_timestamp();
     FOR r IN
         UPDATE {table} AS t SET
             status = 'completed',
@@ -119,24 +150,18 @@ BEGIN
             digest = NULL,
             sweep_at = least(t.sweep_at, c.forget_at)
         FROM (
-            SELECT b.*, {fn}_later(b.retained_until, b.hold) AS forget_at
-            FROM (
-                SELECT i.*, {fn}_later(v_now, i.retention) AS retained_until
-                FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
-                    AS i(key, attempt, token, value, retention, hold)
-                JOIN {table} AS l ON l.key = i.key AND l.attempt = i.attempt AND l.token = i.token
-                    AND {fn}_state(l, v_now) IN ('live', 'lapsed', 'gave_up', 'released')
-                FOR UPDATE OF l SKIP LOCKED
-            ) AS b
+            SELECT i.*, {fn}_later(i.retained_until, i.hold) AS forget_at
+            FROM unnest(p_rows, p_keys, p_values, p_until, p_holds)
+                AS i(place, key, value, retained_until, hold)
             OFFSET 0
         ) AS c
-        WHERE t.key = c.key
-        RETURNING t.*
+        WHERE t.ctid = c.place AND t.key = c.key
+        RETURNING t.key, t.watched_until
     LOOP
         outcome := 'applied';
         key := r.key;
         RETURN NEXT;
-        IF r.watched_until > v_now THEN
+        IF r.watched_until > p_now THEN
             PERFORM {fn}_ended(r.key);
         END IF;
     END LOOP;

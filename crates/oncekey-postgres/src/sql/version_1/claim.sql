@@ -30,7 +30,7 @@ CREATE FUNCTION {fn}_claim(
     p_hold bigint, p_take_over boolean, p_tell boolean, p_durable boolean, p_patience text,
     OUT outcome text, OUT token bigint, OUT number bigint, OUT time_left bigint,
     OUT previous_cause text, OUT previous_token bigint, OUT content bytea, OUT xact text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r {table};

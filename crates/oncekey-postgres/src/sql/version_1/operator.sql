@@ -1,7 +1,7 @@
 CREATE FUNCTION {fn}_settle(
     p_key bytea, p_attempt bytea, p_token bigint, p_done boolean, p_value bytea, p_digest bytea,
     p_retention bigint, p_hold bigint, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     o record;
 BEGIN
@@ -22,7 +22,7 @@ $$;
 -- Without an attempt and a token it removes whatever is there, also what is no record.
 CREATE FUNCTION {fn}_evict(
     p_key bytea, p_attempt bytea, p_token bigint, p_force boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -47,7 +47,7 @@ $$;
 -- Looks at `p_limit` rows at most, and waits for none. What is over is removed; what is not is looked
 -- at again when it may be.
 CREATE FUNCTION {fn}_purge(p_limit bigint, OUT removed bigint, OUT looked_at bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r {table};
@@ -79,7 +79,7 @@ $$;
 
 -- Lets the end of the attempt on a key be notified for an hour. A row that is being written is left
 -- alone: whoever waits polls too.
-CREATE FUNCTION {fn}_watch(p_key bytea) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION {fn}_watch(p_key bytea) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_watched timestamptz;

@@ -27,7 +27,7 @@ $$;
 CREATE FUNCTION {fn}_renew(
     p_key bytea, p_attempt bytea, p_token bigint, p_lease bigint, p_sequence bigint, p_progress bytea,
     p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -125,7 +125,7 @@ $$;
 CREATE FUNCTION {fn}_complete(
     p_key bytea, p_attempt bytea, p_token bigint, p_value bytea, p_digest bytea, p_retention bigint,
     p_hold bigint, p_or_fail boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -184,7 +184,7 @@ $$;
 CREATE FUNCTION {fn}_abandon(
     p_key bytea, p_attempt bytea, p_token bigint, p_nothing_done boolean, p_hold bigint,
     p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;

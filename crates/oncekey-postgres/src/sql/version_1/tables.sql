@@ -80,6 +80,9 @@ BEGIN
 END
 $$;
 
+-- Functions below are told not to scan the whole table: a plan that is made while the table is almost empty
+-- may be in use when it is large.
+
 -- What every command does first. With `p_durable`, its commit waits for the disk at least; a lock is
 -- waited for as long as `p_patience` says, or as long as the session is set to.
 CREATE FUNCTION {fn}_begin(p_durable boolean, p_patience text) RETURNS boolean LANGUAGE plpgsql AS $$
