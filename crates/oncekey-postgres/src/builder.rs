@@ -9,6 +9,7 @@ use deadpool_postgres::tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use deadpool_postgres::tokio_postgres::{Config, Socket};
 use oncekey::store::StoreError;
 
+use crate::batch::{PATIENCE, Queue};
 use crate::listener::Listener;
 use crate::sql::{Tables, Terms};
 use crate::store::{PostgresStore, Shared};
@@ -48,6 +49,8 @@ pub struct PostgresStoreBuilder {
     table: String,
     lock_timeout: Duration,
     synchronous_commit: SynchronousCommit,
+    batching: bool,
+    prepared_statements: bool,
     listener: Option<Listener>,
 }
 
@@ -64,6 +67,8 @@ impl PostgresStoreBuilder {
             table: Self::DEFAULT_TABLE.to_owned(),
             lock_timeout: Duration::from_secs(5),
             synchronous_commit: SynchronousCommit::On,
+            batching: true,
+            prepared_statements: false,
             listener: None,
         }
     }
@@ -100,6 +105,26 @@ impl PostgresStoreBuilder {
     /// What a commit waits for; [`SynchronousCommit::On`] unless set.
     pub const fn synchronous_commit(mut self, synchronous_commit: SynchronousCommit) -> Self {
         self.synchronous_commit = synchronous_commit;
+        self
+    }
+
+    /// Whether claims that come while others are under way share a statement and its commit, and
+    /// completions likewise; true unless set.
+    ///
+    /// It makes no call wait that comes alone, and no outcome different. A busy store takes up to four
+    /// connections of the pool for all claims and completions, instead of one for each.
+    pub const fn batching(mut self, batching: bool) -> Self {
+        self.batching = batching;
+        self
+    }
+
+    /// Whether statements are prepared once on each connection, which spares the server to plan each anew;
+    /// false unless set.
+    ///
+    /// For connections to the server itself. Behind a pgbouncer in transaction mode it must stay off: a
+    /// name there may be another client's for another statement.
+    pub const fn prepared_statements(mut self, prepared_statements: bool) -> Self {
+        self.prepared_statements = prepared_statements;
         self
     }
 
@@ -143,6 +168,7 @@ impl PostgresStoreBuilder {
             durable: self.synchronous_commit == SynchronousCommit::On,
             patience: Some(millis.to_string()),
         };
+        let hurried = Terms { patience: Some(PATIENCE.to_owned()), ..terms.clone() };
         if let Some(listener) = &self.listener {
             listener.set_channel(tables.channel());
         }
@@ -151,6 +177,11 @@ impl PostgresStoreBuilder {
                 pool: self.pool,
                 tables,
                 terms,
+                hurried,
+                batching: self.batching,
+                prepared_statements: self.prepared_statements,
+                claims: Queue::default(),
+                completions: Queue::default(),
                 lock_timeout: self.lock_timeout,
                 listener: self.listener,
             }),
@@ -166,6 +197,8 @@ impl fmt::Debug for PostgresStoreBuilder {
             .field("table", &self.table)
             .field("lock_timeout", &self.lock_timeout)
             .field("synchronous_commit", &self.synchronous_commit)
+            .field("batching", &self.batching)
+            .field("prepared_statements", &self.prepared_statements)
             .field("listens", &self.listener.is_some())
             .finish_non_exhaustive()
     }

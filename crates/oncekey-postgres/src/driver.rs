@@ -8,6 +8,7 @@ use oncekey::store::{ErrorKind, StoreError};
 
 use crate::sql::fault::{Purpose, ServerError};
 use crate::sql::{self, Call, Param};
+use crate::store::Shared;
 
 /// How often a statement is sent again that met others' transactions and did nothing. Each time one of
 /// the others came through.
@@ -23,20 +24,41 @@ pub(crate) async fn connection(pool: &Pool, purpose: Purpose) -> Result<Object, 
 /// The connection is taken anew each time, and given back before the answer is looked at. Dropped, the
 /// statement comes to its end on the server, and the connection is good for the next.
 pub(crate) async fn send(
-    pool: &Pool,
+    shared: &Shared,
     purpose: Purpose,
     call: &Call<'_>,
 ) -> Result<Vec<Row>, Failed> {
     let mut conflicts = 0;
     loop {
-        let client = connection(pool, purpose).await.map_err(Failed::Unsent)?;
-        match query(&client, call).await {
+        match send_once(shared, purpose, call).await {
             Err(Failed::Server(error)) if error.is_conflict() && conflicts < MOST_CONFLICTS => {
                 conflicts += 1;
             }
             result => return result,
         }
     }
+}
+
+/// Sends `call` once, on a connection of the pool.
+pub(crate) async fn send_once(
+    shared: &Shared,
+    purpose: Purpose,
+    call: &Call<'_>,
+) -> Result<Vec<Row>, Failed> {
+    let client = connection(&shared.pool, purpose).await.map_err(Failed::Unsent)?;
+    if !shared.prepared_statements {
+        return query(&client, call).await;
+    }
+    let types: Vec<_> = call.params.iter().map(Param::type_of).collect();
+    let statement = match client.prepare_typed_cached(call.text, &types).await.map_err(Failed::from)
+    {
+        Ok(statement) => statement,
+        // It was only prepared: nothing was done.
+        Err(Failed::Unanswered(error)) => return Err(Failed::Unsent(purpose.unsent(error))),
+        Err(failed) => return Err(failed),
+    };
+    let params: Vec<_> = call.params.iter().map(|param| param as &(dyn ToSql + Sync)).collect();
+    client.query(&statement, &params).await.map_err(Failed::from)
 }
 
 /// Sends `call` once, on this connection and in its transaction, if it has one.
@@ -110,6 +132,8 @@ impl Param<'_> {
             Self::Int(_) => Type::INT8,
             Self::Bool(_) => Type::BOOL,
             Self::Text(_) | Self::List(_) => Type::TEXT,
+            Self::ManyBytes(_) => Type::BYTEA_ARRAY,
+            Self::ManyInts(_) => Type::INT8_ARRAY,
         }
     }
 }
@@ -127,6 +151,8 @@ impl ToSql for Param<'_> {
             Self::Bool(value) => value.to_sql(kind, out),
             Self::Text(value) => value.to_sql(kind, out),
             Self::List(value) => value.to_sql(kind, out),
+            Self::ManyBytes(values) => values.to_sql(kind, out),
+            Self::ManyInts(values) => values.to_sql(kind, out),
         }
     }
 

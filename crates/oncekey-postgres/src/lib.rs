@@ -8,6 +8,8 @@
 pub mod sql;
 
 #[cfg(feature = "tokio-postgres")]
+mod batch;
+#[cfg(feature = "tokio-postgres")]
 mod builder;
 #[cfg(feature = "tokio-postgres")]
 mod driver;

@@ -8,10 +8,11 @@ use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::Row;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Completion, Evict, Fenced, Inspect, Observed, Page,
-    Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
+    Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Inspect, Observed, Page, Purged, Query,
+    Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
 };
 
+use crate::batch::{self, Queue, Reply};
 use crate::builder::PostgresStoreBuilder;
 use crate::driver::{self, Failed};
 use crate::listener::Listener;
@@ -22,8 +23,6 @@ use crate::sql::{Call, Tables, Terms, answer};
 const PURGED_AT_ONCE: usize = 500;
 /// How many rows a page looks at for each that it may return.
 const LOOKS_PER_ENTRY: usize = 8;
-/// The longest content. A message to the server may have a gigabyte, and a row needs some of it.
-const MAX_CONTENT_LEN: usize = 512 << 20;
 
 pub(crate) const CLAIM: Purpose = Purpose::new_key("claim");
 const GET: Purpose = Purpose::read("get");
@@ -71,10 +70,11 @@ const WATCH: Purpose = Purpose::read("watch");
 /// key is remembered.
 ///
 /// # Cancel safety
-/// A call is one statement that commits by itself. Once its future was polled, it may be sent; dropped
+/// A call is one statement that commits by itself, or a part of one that it shares with
+/// [others of its kind](PostgresStoreBuilder::batching). Once its future was polled, it may be sent; dropped
 /// after that, it happens as a whole, at the latest when the lock that it waits for is free, or not at
-/// all. It leaves no transaction open, and its connection is good for the next call, which may have to
-/// wait for it.
+/// all, and the calls that it shares with are answered as if it was not dropped. It leaves no transaction
+/// open, and its connection is good for the next call, which may have to wait for it.
 ///
 /// # Errors
 /// - [`Unavailable`]: there is no connection, or the server refused the
@@ -109,7 +109,13 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) tables: Tables,
     pub(crate) terms: Terms,
+    /// For those who hold up others while they wait for a row.
+    pub(crate) hurried: Terms,
     pub(crate) lock_timeout: Duration,
+    pub(crate) batching: bool,
+    pub(crate) prepared_statements: bool,
+    pub(crate) claims: Queue<Claim>,
+    pub(crate) completions: Queue<Complete>,
     pub(crate) listener: Option<Listener>,
 }
 
@@ -155,7 +161,7 @@ impl PostgresStore {
     }
 
     async fn send(&self, purpose: Purpose, call: &Call<'_>) -> Result<Vec<Row>, StoreError> {
-        let sent = driver::send(&self.shared.pool, purpose, call).await;
+        let sent = driver::send(&self.shared, purpose, call).await;
         sent.map_err(|failed| failed.into_error(purpose))
     }
 
@@ -173,8 +179,11 @@ pub(crate) fn one(purpose: Purpose, rows: &[Row]) -> Result<&Row, StoreError> {
 #[async_trait]
 impl Store for PostgresStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
-        let Shared { pool, tables, terms, .. } = &*self.shared;
-        match driver::send(pool, CLAIM, &tables.claim(key, claim, terms)).await {
+        if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
+            return answer;
+        }
+        let Shared { tables, terms, .. } = &*self.shared;
+        match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, terms)).await {
             Ok(rows) => Ok(answer::claim(CLAIM, claim, one(CLAIM, &rows)?)?.0),
             // Whoever has the row is at work on the key.
             Err(Failed::Server(error)) if error.is_lock_timeout() => {
@@ -186,7 +195,7 @@ impl Store for PostgresStore {
 
     async fn renew(&self, key: &Key, renew: &Renew) -> Result<Fenced, StoreError> {
         let purpose = match &renew.progress {
-            Some(progress) => sized(Purpose::content("renew"), progress.data.len())?,
+            Some(progress) => Purpose::content("renew").of_length(progress.data.len())?,
             None => Purpose::write("renew"),
         };
         let Shared { tables, terms, .. } = &*self.shared;
@@ -197,7 +206,10 @@ impl Store for PostgresStore {
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-        let purpose = completing("complete", &complete.completion)?;
+        let purpose = Purpose::completing("complete", &complete.completion)?;
+        if let Reply::Answer(answer) = batch::send(&self.shared, key, complete).await {
+            return answer;
+        }
         let Shared { tables, terms, .. } = &*self.shared;
         self.send_fenced(purpose, &tables.complete(key, complete, terms)).await
     }
@@ -209,7 +221,7 @@ impl Store for PostgresStore {
 
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
         let purpose = match &settle.settlement {
-            Settlement::Done(completion) => completing("settle", completion)?,
+            Settlement::Done(completion) => Purpose::completing("settle", completion)?,
             Settlement::NotDone { .. } => Purpose::write("settle"),
         };
         let Shared { tables, terms, .. } = &*self.shared;
@@ -278,24 +290,5 @@ impl fmt::Debug for PostgresStore {
             .field("table", &self.table())
             .field("pool", &self.shared.pool.status())
             .finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn completing(
-    operation: &'static str,
-    completion: &Completion,
-) -> Result<Purpose, StoreError> {
-    if completion.replayable {
-        sized(Purpose::content(operation), completion.value.len())
-    } else {
-        Ok(Purpose::write(operation))
-    }
-}
-
-fn sized(purpose: Purpose, len: usize) -> Result<Purpose, StoreError> {
-    if len <= MAX_CONTENT_LEN {
-        Ok(purpose)
-    } else {
-        Err(purpose.too_large("it is longer than half a gigabyte"))
     }
 }

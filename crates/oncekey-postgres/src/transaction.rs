@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::driver::{self, Failed};
-use crate::sql::fault::Purpose;
-use crate::sql::{Call, Param, Terms, answer};
-use crate::store::{CLAIM, PostgresStore, Shared, completing, one};
+use crate::sql::fault::{Purpose, rolled_back};
+use crate::sql::{Call, Terms, answer};
+use crate::store::{CLAIM, PostgresStore, Shared, one};
 
 const RUN: Purpose = Purpose::write("run in a transaction");
 const SETTLE: Purpose = Purpose::read("read what became of a commit");
@@ -244,7 +244,8 @@ impl PostgresStore {
         xact: Option<&str>,
         terms: &Terms,
     ) -> Result<(), RecordError> {
-        let purpose = completing("complete", &command.completion).map_err(RecordError::Store)?;
+        let purpose =
+            Purpose::completing("complete", &command.completion).map_err(RecordError::Store)?;
         let call = self.shared.tables.complete_in(prepared.key(), command, xact, terms);
         let fenced = match driver::query(transaction.client(), &call).await {
             Ok(rows) if rows.is_empty() => return Err(RecordError::Store(ended_by_business())),
@@ -313,11 +314,7 @@ impl PostgresStore {
     }
 
     async fn is_rolled_back(&self, xact: Option<&str>) -> Result<bool, StoreError> {
-        let call = Call {
-            text: "SELECT coalesce(pg_xact_status($1::text::xid8), '')",
-            params: vec![Param::Text(xact)],
-        };
-        let rows = driver::send(&self.shared.pool, SETTLE, &call).await;
+        let rows = driver::send(&self.shared, SETTLE, &Call::status_of(xact)).await;
         let rows = rows.map_err(|failed| failed.into_error(SETTLE))?;
         Ok(answer::Row::text(one(SETTLE, &rows)?, 0) == Some("aborted"))
     }
@@ -337,16 +334,6 @@ fn encode<T: Serialize>(
 
 fn before_commit(error: tokio_postgres::Error) -> StoreError {
     rolled_back(Failed::from(error).into_error(RUN))
-}
-
-/// A transaction whose connection was lost before it was told to commit is rolled back, for sure.
-fn rolled_back(error: StoreError) -> StoreError {
-    if error.kind() != ErrorKind::OutcomeUnknown {
-        return error;
-    }
-    StoreError::new(ErrorKind::Unavailable, error.operation())
-        .with_message("the connection was lost, and the transaction was rolled back")
-        .with_source(error)
 }
 
 fn ended_by_business() -> StoreError {

@@ -7,7 +7,7 @@ mod postgres_fixture;
 use futures::future::join_all;
 use oncekey::store::Store;
 use oncekey::{Fingerprint, Idempotency, Key, Scope};
-use oncekey_conformance::run_all;
+use oncekey_conformance::{Fixture, run_all};
 use oncekey_postgres::tokio_postgres::Config;
 use oncekey_postgres::{PostgresStore, tokio_postgres};
 use oncekey_testkit::{Pgbouncer, PoolMode};
@@ -42,6 +42,18 @@ fn at_repeatable_read_with_synchronous_commit_off() {
     let mut config = direct();
     config.options("-c default_transaction_isolation=repeatable\\ read -c synchronous_commit=off");
     keeps_every_rule(&block_on(PostgresFixture::on(config, direct(), 4)));
+}
+
+#[test]
+fn one_call_a_statement() {
+    let fixture = block_on(PostgresFixture::create());
+    keeps_every_rule(&PostgresFixture { batching: false, ..fixture });
+}
+
+#[test]
+fn with_prepared_statements() {
+    let fixture = block_on(PostgresFixture::create());
+    keeps_every_rule(&PostgresFixture { prepared_statements: true, ..fixture });
 }
 
 /// Times are stored and added as instants: a daylight saving time of the session changes nothing.

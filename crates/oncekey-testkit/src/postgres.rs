@@ -143,6 +143,49 @@ impl Postgres {
         self.signal_all("CONT");
     }
 
+    /// One of the server's own programs, for example `pgbench`, told where the server is.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(binary(name));
+        command
+            .env("PGHOST", &self.folder)
+            .env("PGPORT", Self::PORT.to_string())
+            .env("PGUSER", Self::USER)
+            .env("PGDATABASE", Self::USER);
+        command
+    }
+
+    /// The processor time that the server has used, in seconds: all of its processes, also those that
+    /// have ended.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        let server = self.server.lock().unwrap();
+        let id = server.as_ref().expect("the server runs").id();
+        // In hundredths of a second, as Linux counts for programs on every machine.
+        let ticks: u64 = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
+            .filter_map(|stat| {
+                // The name may have spaces in it, and ends with the last bracket.
+                let (before, after) = stat.rsplit_once(')')?;
+                let fields: Vec<u64> =
+                    after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+                let own: u64 = fields.get(11..13)?.iter().sum();
+                let ended: u64 = fields.get(13..15)?.iter().sum();
+                match before.split(' ').next()?.parse::<u32>().ok()? {
+                    process if process == id => Some(own + ended),
+                    _ if fields.get(1) == Some(&u64::from(id)) => Some(own),
+                    _ => None,
+                }
+            })
+            .sum();
+        ticks as f64 / 100.0
+    }
+
     /// What the server has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -16,24 +16,28 @@ pub(crate) const BACKENDS: &[Backend] = &[
         package: "oncekey-memory",
         report: "memory_conformance_report",
         needs: &[],
+        dependents: &[],
     },
     Backend {
         name: "tiered",
         package: "oncekey-tiered",
         report: "tiered_conformance_report",
         needs: &[],
+        dependents: &[],
     },
     Backend {
         name: "sqlite",
         package: "oncekey-sqlite",
         report: "sqlite_conformance_report",
         needs: &[],
+        dependents: &[],
     },
     Backend {
         name: "postgres",
         package: "oncekey-postgres",
         report: "postgres_conformance_report",
         needs: &[programs::POSTGRES, programs::PGBOUNCER],
+        dependents: &["oncekey-sqlx"],
     },
 ];
 
@@ -45,6 +49,19 @@ pub(crate) struct Backend {
     /// each needs a name that no other example of the workspace has.
     pub(crate) report: &'static str,
     pub(crate) needs: &'static [Program],
+    /// Packages that are no backend of their own, and whose tests need the same.
+    pub(crate) dependents: &'static [&'static str],
+}
+
+impl Backend {
+    /// Whether this is a package whose tests need what this backend needs.
+    pub(crate) fn has(&self, package: &str) -> bool {
+        self.packages().any(|own| own == package)
+    }
+
+    pub(crate) fn packages(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.package).chain(self.dependents.iter().copied())
+    }
 }
 
 /// The backends of one run, with everything that they need.
@@ -64,7 +81,9 @@ impl Backends {
         }
         let mut folders = BTreeSet::new();
         for backend in &chosen {
-            workspace.package(backend.package)?;
+            for package in backend.packages() {
+                workspace.package(package)?;
+            }
             for program in backend.needs {
                 let found = programs::require(program)?;
                 folders.extend(found.parent().map(PathBuf::from));
@@ -114,8 +133,20 @@ mod tests {
     use super::{BACKENDS, Backend, choose, extended_path};
 
     const TWO: &[Backend] = &[
-        Backend { name: "near", package: "p-near", report: "near_report", needs: &[] },
-        Backend { name: "far", package: "p-far", report: "far_report", needs: &[] },
+        Backend {
+            name: "near",
+            package: "p-near",
+            report: "near_report",
+            needs: &[],
+            dependents: &[],
+        },
+        Backend {
+            name: "far",
+            package: "p-far",
+            report: "far_report",
+            needs: &[],
+            dependents: &[],
+        },
     ];
 
     #[test]

@@ -35,8 +35,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
 
 /// The whole workspace but the crates of skipped backends.
 pub(crate) fn everything(backends: &Backends) -> Scope {
-    let without = backends.skipped.iter().map(|backend| backend.package.to_owned());
-    Scope::Workspace { without: without.collect() }
+    let without = backends.skipped.iter().flat_map(|backend| backend.packages());
+    Scope::Workspace { without: without.map(str::to_owned).collect() }
 }
 
 /// The published packages that behave differently with and without features.
@@ -48,7 +48,7 @@ fn with_features<'a>(
         .published()
         .filter(|package| package.has_features())
         .map(|package| package.name.as_str())
-        .filter(|name| !backends.skipped.iter().any(|backend| backend.package == *name))
+        .filter(|name| !backends.skipped.iter().any(|backend| backend.has(name)))
 }
 
 /// The counts of several runs, and which of the runs failed.

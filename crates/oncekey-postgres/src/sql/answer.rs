@@ -22,6 +22,11 @@ pub trait Row {
     fn text(&self, index: usize) -> Option<&str>;
 }
 
+/// Where a row of an answer to many claims has the key.
+pub const CLAIMED_KEY: usize = 8;
+/// Where a row of an answer to many completions has the key.
+pub const COMPLETED_KEY: usize = 1;
+
 /// The format of a row that this build knows.
 const FORMAT: i64 = 1;
 

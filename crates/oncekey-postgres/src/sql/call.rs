@@ -5,8 +5,8 @@ use std::time::Duration;
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, Claim, Complete, Completion, Evict, Expected, Known, OnInterrupted, OnRetired, Query,
-    Renew, Settle, Settlement, State,
+    Abandon, Claim, Complete, Completion, Evict, Expected, Grant, Known, OnInterrupted, OnRetired,
+    Query, Renew, Settle, Settlement, State,
 };
 use sha2::{Digest, Sha256};
 
@@ -41,6 +41,10 @@ pub enum Param<'a> {
     Text(Option<&'a str>),
     /// `text`, of a list that is made here.
     List(String),
+    /// `bytea[]`, one for each command of a batch.
+    ManyBytes(Vec<&'a [u8]>),
+    /// `bigint[]`, one for each command of a batch.
+    ManyInts(Vec<i64>),
 }
 
 /// What holds for all commands of a store.
@@ -59,6 +63,18 @@ impl Terms {
     }
 }
 
+impl<'a> Call<'a> {
+    /// Asks what became of a transaction, by what its claim said. Answered by `in progress`, `committed` or
+    /// `aborted`, or by an empty text if the server no longer knows.
+    #[must_use]
+    pub fn status_of(xact: Option<&'a str>) -> Self {
+        Self {
+            text: "SELECT coalesce(pg_xact_status($1::text::xid8), '')",
+            params: vec![Param::Text(xact)],
+        }
+    }
+}
+
 impl std::fmt::Debug for Call<'_> {
     /// Shows no parameter.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,6 +90,8 @@ impl std::fmt::Debug for Param<'_> {
             Self::Int(_) => "bigint",
             Self::Bool(_) => "boolean",
             Self::Text(_) | Self::List(_) => "text",
+            Self::ManyBytes(_) => "bytea[]",
+            Self::ManyInts(_) => "bigint[]",
         })
     }
 }
@@ -95,6 +113,55 @@ impl Tables {
         Call { text: &self.claim, params: params.into_iter().chain(terms.params()).collect() }
     }
 
+    /// Claims on many keys, no key twice. Answered by a row for each claim that could be decided at once:
+    /// as of [`claim`](Self::claim), and with the key in the column
+    /// [`answer::CLAIMED_KEY`](super::answer::CLAIMED_KEY). Make the others alone.
+    #[must_use]
+    pub fn claims<'a>(&'a self, claims: &[(&'a Key, &'a Claim)], terms: &Terms) -> Call<'a> {
+        let ints = |of: fn(&Claim) -> i64| {
+            Param::ManyInts(claims.iter().map(|(_, claim)| of(claim)).collect())
+        };
+        let params = vec![
+            Param::ManyBytes(claims.iter().map(|(key, _)| key.as_bytes()).collect()),
+            Param::ManyBytes(claims.iter().map(|(_, c)| &c.attempt.as_bytes()[..]).collect()),
+            ints(|claim| claim.fingerprint.algorithm().into()),
+            Param::ManyBytes(claims.iter().map(|(_, c)| &c.fingerprint.digest()[..]).collect()),
+            ints(|claim| micros(claim.lease)),
+            ints(|claim| micros(claim.hold)),
+            ints(|claim| (claim.on_interrupted == OnInterrupted::TakeOver).into()),
+            ints(|claim| (claim.on_retired == OnRetired::Tell).into()),
+            Param::Bool(terms.durable),
+        ];
+        Call { text: &self.claims, params }
+    }
+
+    /// Completions of many keys, no key twice, with values that are replayable. Answered by a row for
+    /// each that is applied: as of [`complete`](Self::complete), and with the key in the column
+    /// [`answer::COMPLETED_KEY`](super::answer::COMPLETED_KEY). Make the others alone.
+    #[must_use]
+    pub fn completions<'a>(
+        &'a self,
+        completions: &[(&'a Key, &'a Complete)],
+        terms: &Terms,
+    ) -> Call<'a> {
+        let bytes = |of: fn(&'a Complete) -> &'a [u8]| {
+            Param::ManyBytes(completions.iter().map(|(_, complete)| of(complete)).collect())
+        };
+        let ints = |of: fn(&Complete) -> i64| {
+            Param::ManyInts(completions.iter().map(|(_, complete)| of(complete)).collect())
+        };
+        let params = vec![
+            Param::ManyBytes(completions.iter().map(|(key, _)| key.as_bytes()).collect()),
+            bytes(|complete| complete.grant.attempt.as_bytes()),
+            ints(|complete| complete.grant.token.get().cast_signed()),
+            bytes(|complete| &complete.completion.value),
+            ints(|complete| micros(complete.completion.retention)),
+            ints(|complete| micros(complete.completion.hold)),
+            Param::Bool(terms.durable),
+        ];
+        Call { text: &self.completions, params }
+    }
+
     /// Answered by [`answer::fenced`](super::answer::fenced). `None` for a progress whose number is
     /// above 2^63, which no column keeps.
     #[must_use]
@@ -108,14 +175,13 @@ impl Tables {
             Some(progress) => Some(i64::try_from(progress.sequence).ok()?),
             None => None,
         };
-        let params = [
-            Param::Bytes(Some(key.as_bytes())),
-            Param::Bytes(Some(renew.grant.attempt.as_bytes())),
+        let mut params = own(key, &renew.grant);
+        params.extend([
             duration(renew.lease),
             Param::Int(sequence),
             Param::Bytes(renew.progress.as_ref().map(|progress| &progress.data[..])),
-        ];
-        let params = params.into_iter().chain(terms.params()).collect();
+        ]);
+        params.extend(terms.params());
         Some(Call { text: &self.renew, params })
     }
 
@@ -160,13 +226,10 @@ impl Tables {
             Known::NotStarted { hold } => (true, duration(hold)),
             Known::Unknown => (false, Param::Int(None)),
         };
-        let params = [
-            Param::Bytes(Some(key.as_bytes())),
-            Param::Bytes(Some(abandon.grant.attempt.as_bytes())),
-            Param::Bool(nothing_done),
-            hold,
-        ];
-        Call { text: &self.abandon, params: params.into_iter().chain(terms.params()).collect() }
+        let mut params = own(key, &abandon.grant);
+        params.extend([Param::Bool(nothing_done), hold]);
+        params.extend(terms.params());
+        Call { text: &self.abandon, params }
     }
 
     /// Answered by [`answer::fenced`](super::answer::fenced).
@@ -227,16 +290,22 @@ impl Tables {
     }
 }
 
+/// The key, and the whole of the grant on it: a late copy of an older grant may have the same attempt.
+fn own<'a>(key: &'a Key, grant: &'a Grant) -> Vec<Param<'a>> {
+    vec![
+        Param::Bytes(Some(key.as_bytes())),
+        Param::Bytes(Some(grant.attempt.as_bytes())),
+        Param::Int(Some(grant.token.get().cast_signed())),
+    ]
+}
+
 fn complete_params<'a>(
     key: &'a Key,
     complete: &'a Complete,
     or_fail: bool,
     terms: &'a Terms,
 ) -> Vec<Param<'a>> {
-    let mut params = vec![
-        Param::Bytes(Some(key.as_bytes())),
-        Param::Bytes(Some(complete.grant.attempt.as_bytes())),
-    ];
+    let mut params = own(key, &complete.grant);
     params.extend(completion_params(&complete.completion));
     params.push(Param::Bool(or_fail));
     params.extend(terms.params());
@@ -266,9 +335,13 @@ fn expected(expected: &Expected) -> (Param<'_>, Param<'_>) {
     }
 }
 
-/// In microseconds, at most those until *never*.
 fn duration(duration: Duration) -> Param<'static> {
-    Param::Int(Some(Timestamp::default().saturating_add(duration).as_micros().cast_signed()))
+    Param::Int(Some(micros(duration)))
+}
+
+/// At most those until *never*.
+fn micros(duration: Duration) -> i64 {
+    Timestamp::from_micros(0).saturating_add(duration).as_micros().cast_signed()
 }
 
 fn count(count: usize) -> Param<'static> {

@@ -3,12 +3,15 @@
 use std::error::Error;
 use std::fmt;
 
-use oncekey::store::{ErrorKind, StoreError};
+use oncekey::store::{Completion, ErrorKind, StoreError};
 
 use super::tables::misconfigured;
 
 /// The SQLSTATE of a completion that is refused where it must not be; the message names the outcome.
 pub const REFUSED: &str = "OK001";
+
+/// The longest content. A message to the server may have a gigabyte, and a row needs some of it.
+const MAX_CONTENT_LEN: usize = 512 << 20;
 
 /// What has to be known of a command to name the kind of its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,33 @@ impl Purpose {
     #[must_use]
     pub const fn read(operation: &'static str) -> Self {
         Self { unanswered: ErrorKind::Unavailable, ..Self::write(operation) }
+    }
+
+    /// A command that carries this result.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge): the result is longer than half a gigabyte.
+    pub fn completing(
+        operation: &'static str,
+        completion: &Completion,
+    ) -> Result<Self, StoreError> {
+        if completion.replayable {
+            Self::content(operation).of_length(completion.value.len())
+        } else {
+            Ok(Self::write(operation))
+        }
+    }
+
+    /// The same, if a content of so many bytes can be kept.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge): it is longer than half a gigabyte.
+    pub fn of_length(self, len: usize) -> Result<Self, StoreError> {
+        if len <= MAX_CONTENT_LEN {
+            Ok(self)
+        } else {
+            Err(self.too_large("it is longer than half a gigabyte"))
+        }
     }
 
     /// What is attempted.
@@ -165,6 +195,18 @@ impl Purpose {
     }
 }
 
+/// The error of a transaction that failed before it was told to commit: if its connection was lost, it is
+/// rolled back, for sure.
+#[must_use]
+pub fn rolled_back(error: StoreError) -> StoreError {
+    if error.kind() != ErrorKind::OutcomeUnknown {
+        return error;
+    }
+    StoreError::new(ErrorKind::Unavailable, error.operation())
+        .with_message("the connection was lost, and the transaction was rolled back")
+        .with_source(error)
+}
+
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context
@@ -210,7 +252,7 @@ impl ServerError {
 
     /// Whether it may have come instead of an answer that was about to be sent. An administrator's
     /// command may end a session that has committed and waits for its standby.
-    fn ends_the_session(&self) -> bool {
+    pub(crate) fn ends_the_session(&self) -> bool {
         self.fatal || self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
     }
 }

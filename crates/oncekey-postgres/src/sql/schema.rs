@@ -10,7 +10,13 @@ use super::tables::{Tables, misconfigured};
 /// The version of the schema that this build reads and writes, and the only one so far.
 pub const VERSION: i32 = 1;
 
-const VERSION_1: &str = include_str!("version_1.sql");
+const VERSION_1: &str = concat!(
+    include_str!("version_1/tables.sql"),
+    include_str!("version_1/claim.sql"),
+    include_str!("version_1/owner.sql"),
+    include_str!("version_1/operator.sql"),
+    include_str!("version_1/batches.sql"),
+);
 
 const CHECK: &str = "check the schema";
 

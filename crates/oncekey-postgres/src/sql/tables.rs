@@ -17,8 +17,10 @@ pub struct Tables {
     pub(super) schema: String,
     pub(super) table: String,
     pub(super) claim: String,
+    pub(super) claims: String,
     pub(super) renew: String,
     pub(super) complete: String,
+    pub(super) completions: String,
     pub(super) complete_in: String,
     pub(super) abandon: String,
     pub(super) settle: String,
@@ -58,14 +60,16 @@ impl Tables {
         );
         Ok(Self {
             claim: format!("SELECT * FROM {}", call("claim", 10)),
-            renew: format!("SELECT {}", call("renew", 7)),
-            complete: format!("SELECT {}", call("complete", 9)),
+            claims: format!("SELECT * FROM {}", call("claims", 9)),
+            renew: format!("SELECT {}", call("renew", 8)),
+            complete: format!("SELECT {}", call("complete", 10)),
+            completions: format!("SELECT * FROM {}", call("completions", 7)),
             // No row, and nothing done, if the transaction is another than that of the claim.
             complete_in: format!(
-                "SELECT f.outcome FROM {} AS f(outcome) WHERE pg_current_xact_id()::text = $10",
-                call("complete", 9)
+                "SELECT f.outcome FROM {} AS f(outcome) WHERE pg_current_xact_id()::text = $11",
+                call("complete", 10)
             ),
-            abandon: format!("SELECT {}", call("abandon", 6)),
+            abandon: format!("SELECT {}", call("abandon", 7)),
             settle: format!("SELECT {}", call("settle", 10)),
             evict: format!("SELECT {}", call("evict", 6)),
             get: format!(

@@ -24,28 +24,10 @@ CREATE TABLE "public"."oncekey" (
     -- either. It is seldom written, so that most updates touch no index.
     sweep_at timestamptz NOT NULL,
     -- No part of the record. Until then the end of an attempt is notified.
-    watched_until timestamptz,
-    CONSTRAINT oncekey_status CHECK (status IN ('in_progress', 'gave_up', 'released', 'completed')),
-    CONSTRAINT oncekey_lengths CHECK (
-        octet_length(key) > 0 AND octet_length(fingerprint) = 32 AND octet_length(attempt) = 16
-        AND octet_length(digest) = 32
-    ),
-    CONSTRAINT oncekey_ranges CHECK (
-        fingerprint_algorithm BETWEEN 0 AND 255 AND token BETWEEN 0 AND 9007199254740991
-        AND previous_token BETWEEN 0 AND 9007199254740991
-        AND number BETWEEN 1 AND 4294967295 AND progress_sequence >= 0
-    ),
-    CONSTRAINT oncekey_in_progress CHECK ((status = 'in_progress') = (deadline IS NOT NULL)),
-    CONSTRAINT oncekey_completed CHECK (
-        (status = 'completed') = (retained_until IS NOT NULL)
-        AND num_nonnulls(value, digest) = CASE status WHEN 'completed' THEN 1 ELSE 0 END
-    ),
-    CONSTRAINT oncekey_previous CHECK (
-        previous_cause IN ('lapsed', 'gave_up')
-        AND num_nonnulls(previous_cause, previous_token) IN (0, 2)
-    ),
-    CONSTRAINT oncekey_progress CHECK (num_nonnulls(progress_sequence, progress) IN (0, 2))
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+    watched_until timestamptz
+-- Each row is inserted and then updated: with room on its page, that touches no index. There are no checks
+-- here, because the server reads them anew for each statement; whoever reads a row checks it.
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE INDEX oncekey_sweep_at ON "public"."oncekey" (sweep_at);
 
@@ -55,25 +37,30 @@ CREATE TABLE "public".oncekey_meta (
 );
 
 -- A time as microseconds since 1970, at most 2^53 - 1, which is never.
-CREATE FUNCTION "public".oncekey_v1_micros(p_time timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT CASE
+CREATE FUNCTION "public".oncekey_v1_micros(p_time timestamptz) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE
         WHEN p_time = 'infinity' THEN 9007199254740991
         ELSE (extract(epoch FROM p_time) * 1000000)::bigint
-    END
+    END;
+END
 $$;
 
 -- The time so many microseconds later, never later than never.
 CREATE FUNCTION "public".oncekey_v1_later(p_time timestamptz, p_micros bigint) RETURNS timestamptz
-LANGUAGE sql STABLE AS $$
-    SELECT CASE
-        WHEN p_micros >= 9007199254740991 - "public".oncekey_v1_micros(p_time) THEN 'infinity'
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_micros >= 9007199254740991 - extract(epoch FROM p_time) * 1000000 THEN 'infinity'
         ELSE p_time + p_micros * interval '1 microsecond'
-    END
+    END;
+END
 $$;
 
 -- The state of a row at a time; null for a row that is no record.
-CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT CASE
+CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestamptz) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE
         WHEN r.format <> 1 OR octet_length(r.fingerprint) <> 32 OR octet_length(r.attempt) <> 16
             OR octet_length(r.digest) <> 32
             OR r.token NOT BETWEEN 0 AND 9007199254740991
@@ -89,30 +76,63 @@ CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestampt
                 WHEN p_now < r.retained_until THEN 'completed'
                 WHEN p_now >= r.retained_until THEN 'retired'
             END
-    END
+    END;
+END
 $$;
+
+-- Functions below are told not to scan the whole table: a plan that is made while the table is almost empty
+-- may be in use when it is large.
 
 -- What every command does first. With `p_durable`, its commit waits for the disk at least; a lock is
 -- waited for as long as `p_patience` says, or as long as the session is set to.
-CREATE FUNCTION "public".oncekey_v1_begin(p_durable boolean, p_patience text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION "public".oncekey_v1_begin(p_durable boolean, p_patience text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_set text;
 BEGIN
     IF p_durable
         AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
     THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
+        v_set := set_config('synchronous_commit', 'on', true);
     END IF;
     IF p_patience IS NOT NULL THEN
-        PERFORM set_config('lock_timeout', p_patience, true);
+        v_set := set_config('lock_timeout', p_patience, true);
     END IF;
+    RETURN true;
 END
 $$;
 
--- Tells those who wait for a key, if there are any, that its attempt ended.
-CREATE FUNCTION "public".oncekey_v1_ended(r "public"."oncekey", p_now timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+-- Tells those who wait for a key that its attempt ended.
+CREATE FUNCTION "public".oncekey_v1_ended(p_key bytea) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-    IF r.watched_until > p_now THEN
-        PERFORM pg_notify('oncekey_c2900fe7a40d6b30', encode(substr(sha256(r.key), 1, 8), 'hex'));
-    END IF;
+    PERFORM pg_notify('oncekey_c2900fe7a40d6b30', encode(substr(sha256(p_key), 1, 8), 'hex'));
+    RETURN 'notified';
+END
+$$;
+
+-- What a claim on a row in this state comes to.
+CREATE FUNCTION "public".oncekey_v1_verdict(
+    r "public"."oncekey", p_state text, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea,
+    p_take_over boolean, p_tell boolean
+) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_state IS NULL THEN CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END
+        WHEN p_state = 'retired' THEN CASE
+            WHEN r.attempt = p_attempt THEN 'spent'
+            WHEN p_tell THEN 'retired'
+            ELSE 'acquired'
+        END
+        WHEN r.fingerprint_algorithm <> p_algorithm OR r.fingerprint <> p_fingerprint THEN 'mismatch'
+        WHEN p_state = 'completed' THEN 'replay'
+        WHEN r.attempt = p_attempt THEN CASE
+            WHEN p_state IN ('released', 'gave_up') THEN 'spent'
+            ELSE 'acquired'
+        END
+        WHEN p_state = 'released' THEN 'acquired'
+        WHEN p_state = 'live' THEN 'busy'
+        WHEN p_take_over THEN 'acquired'
+        ELSE 'interrupted'
+    END;
 END
 $$;
 
@@ -121,31 +141,34 @@ CREATE FUNCTION "public".oncekey_v1_claim(
     p_hold bigint, p_take_over boolean, p_tell boolean, p_durable boolean, p_patience text,
     OUT outcome text, OUT token bigint, OUT number bigint, OUT time_left bigint,
     OUT previous_cause text, OUT previous_token bigint, OUT content bytea, OUT xact text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r "public"."oncekey";
     v_before timestamptz;
     v_now timestamptz;
     v_deadline timestamptz;
+    v_forget_at timestamptz;
     v_state text;
     v_own boolean;
     v_patience text := current_setting('lock_timeout');
+    v_begun boolean;
     v_lock boolean := false;
     v_keep boolean;
 BEGIN
-    PERFORM "public".oncekey_v1_begin(p_durable, p_patience);
+    v_begun := "public".oncekey_v1_begin(p_durable, p_patience);
     <<decide>>
     LOOP
         -- A new key, for most claims. On a known one this writes nothing.
         v_before := clock_timestamp();
         v_deadline := "public".oncekey_v1_later(v_before, p_lease);
+        v_forget_at := "public".oncekey_v1_later(v_deadline, p_hold);
         INSERT INTO "public"."oncekey" AS t (
             key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
             deadline, forget_at, sweep_at
         ) VALUES (
             p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, "public".oncekey_v1_micros(v_before), 1,
-            v_deadline, "public".oncekey_v1_later(v_deadline, p_hold), "public".oncekey_v1_later(v_deadline, p_hold)
+            v_deadline, v_forget_at, v_forget_at
         ) ON CONFLICT DO NOTHING
         RETURNING t.* INTO r;
         IF FOUND THEN
@@ -182,30 +205,7 @@ BEGIN
             CONTINUE decide;
         END IF;
         v_own := r.attempt = p_attempt;
-
-        IF v_state IS NULL THEN
-            outcome := CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END;
-        ELSIF v_state = 'retired' THEN
-            outcome := CASE
-                WHEN v_own THEN 'spent'
-                WHEN p_tell THEN 'retired'
-                ELSE 'acquired'
-            END;
-        ELSIF r.fingerprint_algorithm <> p_algorithm OR r.fingerprint <> p_fingerprint THEN
-            outcome := 'mismatch';
-        ELSIF v_state = 'completed' THEN
-            outcome := 'replay';
-        ELSIF v_state = 'released' THEN
-            outcome := CASE WHEN v_own THEN 'spent' ELSE 'acquired' END;
-        ELSIF v_state = 'gave_up' AND v_own THEN
-            outcome := 'spent';
-        ELSIF v_own THEN
-            outcome := 'acquired';
-        ELSIF v_state = 'live' THEN
-            outcome := 'busy';
-        ELSE
-            outcome := CASE WHEN p_take_over THEN 'acquired' ELSE 'interrupted' END;
-        END IF;
+        outcome := "public".oncekey_v1_verdict(r, v_state, p_attempt, p_algorithm, p_fingerprint, p_take_over, p_tell);
         EXIT decide WHEN outcome <> 'acquired';
         IF NOT v_lock THEN
             v_lock := true;
@@ -262,7 +262,7 @@ BEGIN
     END IF;
     IF p_patience IS NOT NULL THEN
         -- What else is done in the transaction waits as it did before.
-        PERFORM set_config('lock_timeout', v_patience, true);
+        v_patience := set_config('lock_timeout', v_patience, true);
     END IF;
 END
 $$;
@@ -274,8 +274,10 @@ CREATE FUNCTION "public".oncekey_v1_own(
     OUT outcome text, OUT r "public"."oncekey", OUT state text, OUT now timestamptz
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    v_begun boolean;
 BEGIN
-    PERFORM "public".oncekey_v1_begin(p_durable, p_patience);
+    v_begun := "public".oncekey_v1_begin(p_durable, p_patience);
     SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key FOR UPDATE;
     IF NOT FOUND THEN
         outcome := 'gone';
@@ -292,9 +294,9 @@ END
 $$;
 
 CREATE FUNCTION "public".oncekey_v1_renew(
-    p_key bytea, p_attempt bytea, p_lease bigint, p_sequence bigint, p_progress bytea,
+    p_key bytea, p_attempt bytea, p_token bigint, p_lease bigint, p_sequence bigint, p_progress bytea,
     p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -303,7 +305,7 @@ DECLARE
     v_forget_at timestamptz := 'infinity';
     v_save boolean;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     IF o.outcome IS NOT NULL THEN
         RETURN o.outcome;
     END IF;
@@ -358,7 +360,9 @@ BEGIN
         digest = CASE WHEN p_value IS NULL THEN p_digest END,
         sweep_at = least(t.sweep_at, v_forget_at)
     WHERE t.key = r.key;
-    PERFORM "public".oncekey_v1_ended(r, p_now);
+    IF (r).watched_until > p_now THEN
+        PERFORM "public".oncekey_v1_ended((r).key);
+    END IF;
     RETURN 'applied';
 END
 $$;
@@ -379,21 +383,62 @@ BEGIN
         progress = NULL,
         sweep_at = least(t.sweep_at, v_forget_at)
     WHERE t.key = r.key;
-    PERFORM "public".oncekey_v1_ended(r, p_now);
+    IF (r).watched_until > p_now THEN
+        PERFORM "public".oncekey_v1_ended((r).key);
+    END IF;
     RETURN 'applied';
 END
 $$;
 
 -- With `p_or_fail`, a refusal is an error, so that the transaction around it can only roll back.
 CREATE FUNCTION "public".oncekey_v1_complete(
-    p_key bytea, p_attempt bytea, p_value bytea, p_digest bytea, p_retention bigint, p_hold bigint,
-    p_or_fail boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+    p_key bytea, p_attempt bytea, p_token bigint, p_value bytea, p_digest bytea, p_retention bigint,
+    p_hold bigint, p_or_fail boolean, p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
 DECLARE
     o record;
     v_outcome text;
+    v_begun boolean := "public".oncekey_v1_begin(p_durable, p_patience);
+    v_now timestamptz := clock_timestamp();
+    v_until timestamptz := "public".oncekey_v1_later(v_now, p_retention);
+    v_forget_at timestamptz := "public".oncekey_v1_later(v_until, p_hold);
+    v_watched timestamptz;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    -- As it mostly is: there is no result yet, and the row is free.
+    UPDATE "public"."oncekey" AS t SET
+        status = 'completed',
+        deadline = NULL,
+        retained_until = v_until,
+        forget_at = v_forget_at,
+        previous_cause = NULL,
+        previous_token = NULL,
+        progress_sequence = NULL,
+        progress = NULL,
+        value = p_value,
+        digest = CASE WHEN p_value IS NULL THEN p_digest END,
+        sweep_at = least(t.sweep_at, v_forget_at)
+    WHERE t.key = p_key AND t.attempt = p_attempt AND t.token = p_token AND t.status <> 'completed'
+        AND "public".oncekey_v1_state(t, v_now) IS NOT NULL
+    RETURNING t.watched_until INTO v_watched;
+    IF FOUND THEN
+        IF clock_timestamp() - v_now > interval '10 milliseconds' THEN
+            -- It has waited for the row. The retention begins now.
+            v_now := clock_timestamp();
+            v_until := "public".oncekey_v1_later(v_now, p_retention);
+            v_forget_at := "public".oncekey_v1_later(v_until, p_hold);
+            UPDATE "public"."oncekey" AS t SET
+                retained_until = v_until,
+                forget_at = v_forget_at,
+                sweep_at = least(t.sweep_at, v_forget_at)
+            WHERE t.key = p_key;
+        END IF;
+        IF v_watched > v_now THEN
+            v_outcome := "public".oncekey_v1_ended(p_key);
+        END IF;
+        RETURN 'applied';
+    END IF;
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     v_outcome := o.outcome;
     IF v_outcome IS NULL THEN
         v_outcome := "public".oncekey_v1_finish(o.r, o.now, p_value, p_digest, p_retention, p_hold);
@@ -406,14 +451,14 @@ END
 $$;
 
 CREATE FUNCTION "public".oncekey_v1_abandon(
-    p_key bytea, p_attempt bytea, p_nothing_done boolean, p_hold bigint, p_durable boolean,
-    p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+    p_key bytea, p_attempt bytea, p_token bigint, p_nothing_done boolean, p_hold bigint,
+    p_durable boolean, p_patience text
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
 BEGIN
-    o := "public".oncekey_v1_own(p_key, p_attempt, NULL, p_durable, p_patience);
+    o := "public".oncekey_v1_own(p_key, p_attempt, p_token, p_durable, p_patience);
     IF o.outcome IS NOT NULL THEN
         RETURN o.outcome;
     ELSIF o.state IN ('live', 'lapsed', 'gave_up') AND p_nothing_done AND (o.r).progress IS NULL
@@ -424,7 +469,9 @@ BEGIN
     ELSIF o.state IN ('live', 'lapsed') THEN
         -- Whoever saved progress did something, whatever it says.
         UPDATE "public"."oncekey" AS t SET status = 'gave_up', deadline = NULL WHERE t.key = p_key;
-        PERFORM "public".oncekey_v1_ended(o.r, o.now);
+        IF (o.r).watched_until > o.now THEN
+            PERFORM "public".oncekey_v1_ended(p_key);
+        END IF;
         RETURN 'applied';
     END IF;
     RETURN 'lost';
@@ -434,7 +481,7 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_settle(
     p_key bytea, p_attempt bytea, p_token bigint, p_done boolean, p_value bytea, p_digest bytea,
     p_retention bigint, p_hold bigint, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     o record;
 BEGIN
@@ -455,7 +502,7 @@ $$;
 -- Without an attempt and a token it removes whatever is there, also what is no record.
 CREATE FUNCTION "public".oncekey_v1_evict(
     p_key bytea, p_attempt bytea, p_token bigint, p_force boolean, p_durable boolean, p_patience text
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     o record;
@@ -470,7 +517,9 @@ BEGIN
         RETURN 'busy';
     END IF;
     DELETE FROM "public"."oncekey" AS t WHERE t.key = p_key;
-    PERFORM "public".oncekey_v1_ended(o.r, o.now);
+    IF (o.r).watched_until > o.now THEN
+        PERFORM "public".oncekey_v1_ended((o.r).key);
+    END IF;
     RETURN 'applied';
 END
 $$;
@@ -478,7 +527,7 @@ $$;
 -- Looks at `p_limit` rows at most, and waits for none. What is over is removed; what is not is looked
 -- at again when it may be.
 CREATE FUNCTION "public".oncekey_v1_purge(p_limit bigint, OUT removed bigint, OUT looked_at bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     r "public"."oncekey";
@@ -510,7 +559,7 @@ $$;
 
 -- Lets the end of the attempt on a key be notified for an hour. A row that is being written is left
 -- alone: whoever waits polls too.
-CREATE FUNCTION "public".oncekey_v1_watch(p_key bytea) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION "public".oncekey_v1_watch(p_key bytea) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_watched timestamptz;
@@ -522,6 +571,176 @@ BEGIN
         UPDATE "public"."oncekey" AS t SET watched_until = clock_timestamp() + interval '1 hour'
         WHERE t.key = p_key;
     END IF;
+END
+$$;
+
+-- Many claims, on as many keys: each is answered as it would be alone, or not at all and is then to be
+-- made alone. Only new keys are granted, and what is refused is refused without a lock. It waits for
+-- nobody: after a millisecond it leaves out whose key another transaction is about to make known.
+CREATE FUNCTION "public".oncekey_v1_claims(
+    p_keys bytea[], p_attempts bytea[], p_algorithms bigint[], p_fingerprints bytea[],
+    p_leases bigint[], p_holds bigint[], p_take_over bigint[], p_tell bigint[], p_durable boolean
+) RETURNS TABLE (
+    outcome text, token bigint, number bigint, time_left bigint, previous_cause text,
+    previous_token bigint, content bytea, xact text, key bytea
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_begun boolean;
+    v_count int := cardinality(p_keys);
+    v_keys bytea[];
+    v_tokens bigint[];
+    v_times_left bigint[];
+    v_half int := v_count / 2;
+BEGIN
+    v_begun := "public".oncekey_v1_begin(p_durable, '1ms');
+    BEGIN
+        -- Nothing is returned yet: what is returned stays so, also when the rows are rolled back.
+        WITH granted AS (INSERT INTO "public"."oncekey" AS t (
+            key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
+            deadline, forget_at, sweep_at
+        ) SELECT
+            c.key, 1, 'in_progress', c.algorithm, c.fingerprint, c.attempt, "public".oncekey_v1_micros(c.clock), 1,
+            c.deadline, c.forget_at, c.forget_at
+        FROM (
+            SELECT b.*, "public".oncekey_v1_later(b.deadline, b.hold) AS forget_at
+            FROM (
+                SELECT a.*, "public".oncekey_v1_later(a.clock, a.lease) AS deadline
+                FROM (
+                    SELECT i.*, clock_timestamp() AS clock
+                    FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_leases, p_holds)
+                        AS i(key, attempt, algorithm, fingerprint, lease, hold)
+                    OFFSET 0
+                ) AS a
+                OFFSET 0
+            ) AS b
+            OFFSET 0
+        ) AS c
+        ON CONFLICT DO NOTHING
+        RETURNING t.key, t.token, "public".oncekey_v1_micros(t.deadline) - t.token AS time_left)
+        SELECT array_agg(g.key), array_agg(g.token), array_agg(g.time_left)
+        INTO v_keys, v_tokens, v_times_left
+        FROM granted AS g;
+    EXCEPTION WHEN lock_not_available THEN
+        -- One half at least waits for nobody, and of the other the same is true.
+        IF v_count > 1 AND clock_timestamp() - now() < interval '20 milliseconds' THEN
+            RETURN QUERY SELECT * FROM "public".oncekey_v1_claims(
+                p_keys[:v_half], p_attempts[:v_half], p_algorithms[:v_half], p_fingerprints[:v_half],
+                p_leases[:v_half], p_holds[:v_half], p_take_over[:v_half], p_tell[:v_half], p_durable
+            );
+            v_half := v_half + 1;
+            RETURN QUERY SELECT * FROM "public".oncekey_v1_claims(
+                p_keys[v_half:], p_attempts[v_half:], p_algorithms[v_half:], p_fingerprints[v_half:],
+                p_leases[v_half:], p_holds[v_half:], p_take_over[v_half:], p_tell[v_half:], p_durable
+            );
+        END IF;
+        RETURN;
+    END;
+    RETURN QUERY SELECT
+        'acquired', g.token, 1::bigint, g.time_left, NULL, NULL::bigint, NULL::bytea, NULL, g.key
+    FROM unnest(v_keys, v_tokens, v_times_left) AS g(key, token, time_left);
+    IF cardinality(v_keys) = v_count THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT
+        v.outcome, NULL::bigint, NULL::bigint,
+        CASE v.outcome WHEN 'busy' THEN "public".oncekey_v1_micros(k.deadline) - "public".oncekey_v1_micros(k.clock) END,
+        NULL, NULL::bigint, CASE v.outcome WHEN 'replay' THEN k.value END, NULL, k.key
+    FROM (
+        SELECT k.*, "public".oncekey_v1_state(k.r, k.clock) AS state
+        FROM (
+            SELECT i.*, t.r, t.deadline, t.value, clock_timestamp() AS clock
+            FROM unnest(p_keys, p_attempts, p_algorithms, p_fingerprints, p_take_over, p_tell)
+                AS i(key, attempt, algorithm, fingerprint, take_over, tell),
+            LATERAL (
+                SELECT t AS r, t.attempt, t.deadline, t.value FROM "public"."oncekey" AS t WHERE t.key = i.key
+                OFFSET 0
+            ) AS t
+            WHERE t.attempt <> i.attempt
+            OFFSET 0
+        ) AS k
+        OFFSET 0
+    ) AS k,
+    LATERAL (
+        SELECT "public".oncekey_v1_verdict(
+            k.r, k.state, k.attempt, k.algorithm, k.fingerprint, k.take_over <> 0, k.tell <> 0
+        ) AS outcome
+    ) AS v
+    WHERE k.state = "public".oncekey_v1_state(k.r, now()) AND v.outcome <> 'acquired';
+END
+$$;
+
+-- Many results, of as many keys: returns the keys whose results are recorded. The others are to be
+-- completed alone. A row that somebody has is not waited for.
+CREATE FUNCTION "public".oncekey_v1_completions(
+    p_keys bytea[], p_attempts bytea[], p_tokens bigint[], p_values bytea[], p_retentions bigint[],
+    p_holds bigint[], p_durable boolean
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_begun boolean := "public".oncekey_v1_begin(p_durable, '1ms');
+    v_now timestamptz := clock_timestamp();
+    v_rows tid[];
+    v_keys bytea[];
+    v_values bytea[];
+    v_until timestamptz[];
+    v_holds bigint[];
+BEGIN
+    -- One look for each key, whatever is known of the size of the table.
+    SELECT array_agg(l.ctid), array_agg(i.key), array_agg(i.value),
+        array_agg("public".oncekey_v1_later(v_now, i.retention)), array_agg(i.hold)
+    INTO v_rows, v_keys, v_values, v_until, v_holds
+    FROM unnest(p_keys, p_attempts, p_tokens, p_values, p_retentions, p_holds)
+        AS i(key, attempt, token, value, retention, hold),
+    LATERAL (
+        SELECT t.ctid, "public".oncekey_v1_state(t, v_now) AS state FROM "public"."oncekey" AS t
+        WHERE t.key = i.key AND t.attempt = i.attempt AND t.token = i.token
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE l.state IN ('live', 'lapsed', 'gave_up', 'released');
+    RETURN QUERY SELECT * FROM "public".oncekey_v1_record(v_rows, v_keys, v_values, v_until, v_holds, v_now);
+END
+$$;
+
+-- Records results in rows that are locked already, and found by their places.
+CREATE FUNCTION "public".oncekey_v1_record(
+    p_rows tid[], p_keys bytea[], p_values bytea[], p_until timestamptz[], p_holds bigint[],
+    p_now timestamptz
+) RETURNS TABLE (outcome text, key bytea) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_indexscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    r record;
+BEGIN
+    FOR r IN
+        UPDATE "public"."oncekey" AS t SET
+            status = 'completed',
+            deadline = NULL,
+            retained_until = c.retained_until,
+            forget_at = c.forget_at,
+            previous_cause = NULL,
+            previous_token = NULL,
+            progress_sequence = NULL,
+            progress = NULL,
+            value = c.value,
+            digest = NULL,
+            sweep_at = least(t.sweep_at, c.forget_at)
+        FROM (
+            SELECT i.*, "public".oncekey_v1_later(i.retained_until, i.hold) AS forget_at
+            FROM unnest(p_rows, p_keys, p_values, p_until, p_holds)
+                AS i(place, key, value, retained_until, hold)
+            OFFSET 0
+        ) AS c
+        WHERE t.ctid = c.place AND t.key = c.key
+        RETURNING t.key, t.watched_until
+    LOOP
+        outcome := 'applied';
+        key := r.key;
+        RETURN NEXT;
+        IF r.watched_until > p_now THEN
+            PERFORM "public".oncekey_v1_ended(r.key);
+        END IF;
+    END LOOP;
 END
 $$;
 

@@ -1,0 +1,173 @@
+//! What a commit waits for, what is notified, and what is left behind.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod postgres_fixture;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use oncekey::store::Store;
+use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
+use oncekey_conformance::Fixture;
+use oncekey_postgres::tokio_postgres::Config;
+use oncekey_postgres::{PostgresStore, SynchronousCommit, deadpool_postgres, tokio_postgres};
+
+use postgres_fixture::{PostgresFixture, block_on, connection, pool, server};
+
+fn key(id: impl ToString) -> Key {
+    Key::new(&Scope::new("tenant", "operation").unwrap(), id.to_string()).unwrap()
+}
+
+async fn run(idempotency: &Idempotency, key: &Key) {
+    let operation = |_| async { Ok::<_, Failure<()>>("done".into()) };
+    idempotency.run_bytes(key, &Fingerprint::of("the request"), operation).await.unwrap();
+}
+
+async fn count(fixture: &PostgresFixture, sql: &str) -> i64 {
+    connection(&fixture.direct).await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Sessions that would not wait for the disk do for claims and completions: alone, together, and in a
+/// transaction. Unless they are told not to.
+#[test]
+fn a_commit_waits_for_the_disk_whatever_the_session_says() {
+    block_on(async {
+        let mut config: Config = server().connection_string().parse().unwrap();
+        config.options("-c synchronous_commit=off");
+        let fixture = PostgresFixture::on(config.clone(), config.clone(), 4).await;
+        let schema = &fixture.schema;
+        let sql = format!(
+            "SET search_path = \"{schema}\"; CREATE TABLE seen (setting text); \
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             INSERT INTO \"{schema}\".seen VALUES (current_setting('synchronous_commit')); \
+             RETURN NULL; END $$; \
+             CREATE TRIGGER see AFTER INSERT OR UPDATE ON oncekey \
+             FOR EACH ROW EXECUTE FUNCTION see()"
+        );
+        connection(&config).await.batch_execute(&sql).await.unwrap();
+        let seen = async |setting: &str| {
+            let sql = format!("SELECT count(*) FROM \"{schema}\".seen WHERE setting = '{setting}'");
+            count(&fixture, &sql).await
+        };
+        let store = fixture.store();
+        let idempotency = Idempotency::at_least_once(store.clone());
+        let keys: Vec<_> = (0..20).map(key).collect();
+        join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+        let business = async |tx: &mut deadpool_postgres::Transaction<'_>| {
+            tx.batch_execute("SELECT 1").await?;
+            Ok::<_, tokio_postgres::Error>(1)
+        };
+        let request = Fingerprint::of("the request");
+        let done = store.run_in_transaction(&idempotency, &key("tx"), &request, business).await;
+        assert!(!done.unwrap().is_replay());
+        let (on, off) = (seen("on").await, seen("off").await);
+        assert!(on >= 42 && off == 0, "{on} writes waited for the disk, {off} did not");
+
+        let told = PostgresStore::builder(pool(&config, 4))
+            .schema(schema)
+            .synchronous_commit(SynchronousCommit::AsConfigured)
+            .build()
+            .unwrap();
+        run(&Idempotency::at_least_once(told), &key("told")).await;
+        assert_eq!(seen("on").await, on);
+        assert!(seen("off").await >= 2);
+    });
+}
+
+/// To notify takes a lock on the whole server at commit: only what somebody waits for is notified.
+#[test]
+fn nothing_is_notified_that_nobody_waits_for() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let mut config = fixture.config.clone();
+        config.options("-c track_functions=pl");
+        let fixture = PostgresFixture { config, ..fixture };
+        let store = fixture.store();
+        let idempotency = Idempotency::at_least_once(store.clone());
+        let keys: Vec<_> = (0..20).map(key).collect();
+        join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+        let calls = async |function: &str| {
+            let sql = format!(
+                "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_user_functions \
+                 WHERE schemaname = '{}' AND funcname = 'oncekey_v1_{function}'",
+                fixture.schema
+            );
+            count(&fixture, &sql).await
+        };
+        // What a session did is counted when it ends.
+        drop((store, idempotency));
+        while calls("begin").await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(calls("ended").await, 0);
+
+        let watched = key("watched");
+        let store = fixture.store();
+        let idempotency = Idempotency::at_least_once(store.clone());
+        let operation = |_| async {
+            let _waiting = store.watch().unwrap().subscribe(&watched).await.unwrap();
+            Ok::<_, Failure<()>>("done".into())
+        };
+        let request = Fingerprint::of("the request");
+        idempotency.run_bytes(&watched, &request, operation).await.unwrap();
+        drop((store, idempotency));
+        while calls("ended").await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(calls("ended").await, 1);
+    });
+}
+
+/// Neither alone nor together: the row is not even locked.
+#[test]
+fn a_replay_writes_nothing() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let idempotency = Idempotency::at_least_once(fixture.store());
+        let keys: Vec<_> = (0..20).map(key).collect();
+        join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+        let rows = async || -> String {
+            let sql = format!(
+                "SELECT string_agg(concat_ws(' ', ctid, xmin, xmax), ',' ORDER BY key) \
+                 FROM \"{}\".oncekey",
+                fixture.schema
+            );
+            connection(&fixture.direct).await.query_one(&sql, &[]).await.unwrap().get(0)
+        };
+        let before = rows().await;
+        for _ in 0..3 {
+            join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+            run(&idempotency, &keys[0]).await;
+        }
+        assert_eq!(rows().await, before);
+    });
+}
+
+/// What is over is purged, and its room is used again: the table and its indexes do not grow.
+#[test]
+fn the_table_stays_as_large_as_what_it_remembers() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let store = fixture.store();
+        let idempotency = Idempotency::at_least_once(store.clone())
+            .lease(Duration::from_secs(1))
+            .retention(Duration::from_secs(1));
+        let table = format!("\"{}\".oncekey", fixture.schema);
+        let mut sizes = Vec::new();
+        for round in 0..5 {
+            for part in 0..10 {
+                let keys: Vec<_> = (0..200).map(|n| key(format!("{round} {part} {n}"))).collect();
+                join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+            }
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            while store.purge(10_000).await.unwrap().more {}
+            assert_eq!(count(&fixture, &format!("SELECT count(*) FROM {table}")).await, 0);
+            // As the server does by itself from time to time.
+            let vacuum = format!("VACUUM (TRUNCATE off) {table}");
+            connection(&fixture.direct).await.batch_execute(&vacuum).await.unwrap();
+            let size = format!("SELECT pg_total_relation_size('{table}')");
+            sizes.push(count(&fixture, &size).await);
+        }
+        assert!(sizes[4] <= sizes[1] * 5 / 4, "it grows: {sizes:?}");
+    });
+}
