@@ -82,11 +82,11 @@ fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, String> {
 
 /// What to try on a server that stays up.
 pub(crate) fn curl_commands(address: SocketAddr) -> String {
-    let pay = |key: &str, amount: u32, more: &str| {
+    let pay = |key: &str, order: u32, amount: u32, more: &str| {
         format!(
             "curl -i {more}http://{address}/payments -H 'Authorization: Bearer oak' \\\n    \
              -H 'Content-Type: application/json' {key}\\\n    \
-             -d '{{\"order\":\"17\",\"operation\":\"charge\",\"amount\":{amount},\"currency\":\"EUR\"}}'"
+             -d '{{\"order\":\"{order}\",\"operation\":\"charge\",\"amount\":{amount},\"currency\":\"EUR\"}}'"
         )
     };
     let key = "-H 'Idempotency-Key: \"order-17\"' ";
@@ -97,10 +97,10 @@ pub(crate) fn curl_commands(address: SocketAddr) -> String {
          # No key, no charge: 400.\n{}\n\n\
          # Hang up in the middle, then ask again: one charge, and you get its receipt.\n{}\n\n\
          # What the operator sees:\ncurl http://{address}/metrics\n",
-        pay(key, 100, ""),
-        pay(key, 200, ""),
-        pay("", 100, ""),
-        pay("-H 'Idempotency-Key: \"order-18\"' ", 300, "--max-time 0.2 "),
+        pay(key, 17, 100, ""),
+        pay(key, 17, 200, ""),
+        pay("", 17, 100, ""),
+        pay("-H 'Idempotency-Key: \"order-18\"' ", 18, 300, "--max-time 0.2 "),
     )
 }
 

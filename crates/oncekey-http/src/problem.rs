@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use oncekey::store::{ErrorKind, StoreError};
 use oncekey::{RecordError, RunError};
-use serde_json::json;
+use serde_json::Value;
 
 use crate::KeyHeaderError;
 
@@ -401,13 +401,15 @@ impl Problem {
     #[must_use]
     pub fn into_response(self, type_base: &str) -> Response<Bytes> {
         let status = self.kind.status();
-        let problem = json!({
-            "type": format!("{type_base}{}", self.kind.slug()),
-            "title": self.kind.title(),
-            "status": status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = Response::new(Bytes::from(problem.to_string()));
+        let text = |text: &str| Value::from(text).to_string();
+        let body = format!(
+            r#"{{"type":{},"title":{},"status":{},"detail":{}}}"#,
+            text(&format!("{type_base}{}", self.kind.slug())),
+            text(self.kind.title()),
+            status.as_u16(),
+            text(&self.detail),
+        );
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
