@@ -13,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use metrics::counter;
 use oncekey::{Attempt, Fingerprint, Idempotency, Key, KeyError, RunError, Scope};
 use oncekey_sqlite::{SqliteStore, rusqlite};
 use oncekey_tower::oncekey_http::Knowledge;
@@ -44,6 +45,11 @@ pub(crate) fn idempotency_layer(idempotency: Idempotency) -> IdempotencyLayer {
         .with_operation("payments")
         .with_required_key(true)
         .with_max_request_body(64 << 10)
+        .on_problem(|operation, problem| {
+            let (operation, kind) = (operation.to_owned(), problem.kind().slug());
+            counter!("idempotency_problems_total", "operation" => operation, "kind" => kind)
+                .increment(1);
+        })
 }
 
 pub(crate) fn router(

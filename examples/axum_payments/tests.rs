@@ -85,6 +85,7 @@ async fn a_server_that_stays_up_answers() {
         for line in [
             "event=\"replayed\"",
             "event=\"mismatch\"",
+            "idempotency_problems_total{operation=\"payments\",kind=\"key-missing\"}",
             "idempotency_replay_seconds_bucket{operation=\"payments\"",
         ] {
             assert!(metrics.contains(line), "{line} is not in {metrics}");

@@ -174,7 +174,7 @@ fn lower_hex(byte: u8) -> Option<u8> {
     }
 }
 
-/// Base64 whose padding may be left out, and whose unused bits need not be zero.
+/// Base64 whose padding may be left out, or a part of it, and whose unused bits need not be zero.
 fn is_base64(encoded: &[u8]) -> bool {
     let unpadded = encoded.len() - encoded.iter().rev().take_while(|byte| **byte == b'=').count();
     let (digits, padding) = encoded.split_at(unpadded);
@@ -184,5 +184,5 @@ fn is_base64(encoded: &[u8]) -> bool {
         1 => return false,
         rest => 4 - rest,
     };
-    digits.iter().all(alphabet) && (padding.is_empty() || padding.len() == missing)
+    digits.iter().all(alphabet) && padding.len() <= missing
 }

@@ -40,6 +40,7 @@ fn quoted_and_bare_are_the_same_key() {
 
     assert!(key(&quoted) == key(&bare));
     assert_eq!(read("\"a\";v=1; w=\"x\"").unwrap(), "a", "parameters are ignored");
+    assert_eq!(read("\"a\";v=:0+=:").unwrap(), "a", "half of the padding of Base64");
     assert_eq!(read("  \"a\"  ").unwrap(), "a");
     assert_eq!(read("  a  ").unwrap(), "a");
 }
@@ -192,8 +193,14 @@ fn agrees_with_the_oracle(value: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// How many cases: more with `ONCEKEY_SEEDS`.
+fn cases() -> ProptestConfig {
+    let seeds = std::env::var("ONCEKEY_SEEDS").map_or(1, |seeds| seeds.parse().unwrap());
+    ProptestConfig::with_cases(4_000_u32.saturating_mul(seeds))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(cases())]
 
     #[test]
     fn strictly_what_sfv_takes_is_taken(value in nearly_an_item()) {
