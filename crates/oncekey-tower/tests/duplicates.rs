@@ -79,6 +79,27 @@ async fn duplicates_that_wait_get_the_answer_of_the_first() {
     assert_eq!((till.started(), till.charges()), (1, 1));
 }
 
+/// Two servers that share nothing but a store: two machines, as far as the layer can tell.
+#[tokio::test]
+async fn two_servers_run_one_request_once() {
+    let (till, store) = (Till::closed(), MemoryStore::new());
+    let mut clients = JoinSet::new();
+    for _ in 0..2 {
+        let idempotency = Idempotency::at_most_once(store.clone());
+        let server = start(&till, idempotency.wait_for_duplicate(Duration::from_secs(60))).await;
+        for _ in 0..CROWD {
+            clients.spawn(async move { pay(server, "k", "100 EUR").await });
+        }
+    }
+    till.begun().await;
+    till.let_in(2 * CROWD);
+
+    let answers = soon(clients.join_all()).await;
+    assert!(answers.iter().all(|it| it.text() == "receipt 1 for 100 EUR"));
+    assert_eq!(answers.iter().filter(|it| !it.is_replay()).count(), 1);
+    assert_eq!((till.started(), till.charges()), (1, 1));
+}
+
 #[tokio::test]
 async fn of_concurrent_mismatches_one_runs() {
     let till = Till::closed();

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::{Attempt, Idempotency, Key};
 use oncekey_memory::MemoryStore;
 use oncekey_tower::{IdempotencyLayer, Principal, RequestBody};
@@ -159,6 +160,30 @@ async fn a_handler_gets_key_and_attempt_and_the_whole_body() {
     let service = layer().with_operation("payments").layer(inner);
     let response = service.oneshot(request("/", Some("a"))).await.unwrap();
     assert_eq!(text(response).await, "17");
+}
+
+#[tokio::test]
+async fn a_body_in_pieces_arrives_whole_and_with_its_trailers() {
+    type Pieces = BoxBody<Bytes, std::convert::Infallible>;
+    let inner = tower::service_fn(async |request: Request<RequestBody<Pieces>>| {
+        let collected = request.into_body().collect().await.unwrap();
+        let trailers = collected.trailers().unwrap();
+        assert_eq!((trailers.len(), &trailers["x-checksum"]), (1, &HeaderValue::from_static("1")));
+        Ok::<_, std::convert::Infallible>(Response::new(Full::new(collected.to_bytes())))
+    });
+    let service = layer().layer(inner);
+    // Cut at other places, it is the same request.
+    for (pieces, replayed) in [(["100", " EUR"], false), (["1", "00 EUR"], true)] {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-checksum", HeaderValue::from_static("1"));
+        let frames = pieces.map(|piece| Frame::data(Bytes::from(piece)));
+        let frames = frames.into_iter().chain([Frame::trailers(trailers)]).map(Ok);
+        let body = BoxBody::new(StreamBody::new(futures::stream::iter(frames)));
+        let request = Request::post("/").header("idempotency-key", "a").body(body).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.headers().contains_key("idempotent-replayed"), replayed);
+        assert_eq!(text(response).await, "100 EUR");
+    }
 }
 
 #[test]
