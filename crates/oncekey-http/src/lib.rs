@@ -19,6 +19,7 @@ mod kept_headers;
 mod key_header;
 mod knowledge;
 mod problem;
+mod problem_kind;
 #[doc = include_str!("problems.md")]
 pub mod problems {}
 mod stored;
@@ -28,7 +29,8 @@ pub use fingerprint::RequestFingerprint;
 pub use kept_headers::{ForbiddenHeader, KeptHeaders};
 pub use key_header::{ClientKey, KeyHeader, KeyHeaderError};
 pub use knowledge::Knowledge;
-pub use problem::{DEFAULT_TYPE_BASE, Problem, ProblemKind};
+pub use problem::{DEFAULT_TYPE_BASE, Problem};
+pub use problem_kind::ProblemKind;
 pub use stored::{FrameError, StoredResponse};
 
 use http::HeaderName;

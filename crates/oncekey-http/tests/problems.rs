@@ -120,7 +120,7 @@ fn every_kind_is_documented() {
         "UNAUTHENTICATED",
     ];
     let mut slugs = HashSet::new();
-    for kind in ProblemKind::ALL {
+    for &kind in ProblemKind::ALL {
         let (slug, status) = (kind.slug(), kind.status().as_u16());
         assert!(slugs.insert(slug), "{slug} is there twice");
         assert!(DOCUMENTED.contains(&format!("\n## {slug}\n")), "{slug} has no heading");
