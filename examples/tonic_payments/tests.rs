@@ -42,6 +42,16 @@ async fn calls_at_the_same_moment_get_one_receipt() {
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_stops_nothing() {
+    let (payments, mut client) = open("oak").await;
+    let hasty = client.charge("k", order("17", 100));
+    // Dropping a call resets its stream.
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(15), hasty).await;
+    let (receipt, _) = client.charge("k", order("17", 100)).await.unwrap();
+    assert_eq!((receipt.receipt, payments.charges()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_key_of_another_call_is_an_invalid_argument() {
     let (payments, mut client) = open("oak").await;
     client.charge("k", order("17", 100)).await.unwrap();

@@ -44,7 +44,7 @@ impl Problem {
     #[must_use]
     pub const fn new(kind: ProblemKind) -> Self {
         let retry_after = match kind.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Some(SHORTLY),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(SHORTLY),
             _ => None,
         };
         Self { kind, detail: Cow::Borrowed(kind.detail()), retry_after }

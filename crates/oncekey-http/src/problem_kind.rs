@@ -47,6 +47,8 @@ pub enum ProblemKind {
     StoreFailed,
     /// The service has too many requests at work.
     Overloaded,
+    /// The service has too many requests of this principal at work.
+    TooManyRequests,
     /// The service is about to stop.
     ShuttingDown,
 }
@@ -74,6 +76,7 @@ impl ProblemKind {
         Self::StoreFull,
         Self::StoreFailed,
         Self::Overloaded,
+        Self::TooManyRequests,
         Self::ShuttingDown,
     ];
 
@@ -249,6 +252,13 @@ impl ProblemKind {
                 14,
                 "Too many requests are in progress",
                 "The request was not started; retry with the same key.",
+            ),
+            Self::TooManyRequests => (
+                "too-many-requests",
+                StatusCode::TOO_MANY_REQUESTS,
+                8,
+                "Too many of your requests are in progress",
+                "The request was not started; retry with the same key when others have ended.",
             ),
             Self::ShuttingDown => (
                 "shutting-down",

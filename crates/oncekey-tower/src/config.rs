@@ -23,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) max_request_body: usize,
     pub(crate) max_response_body: usize,
     pub(crate) max_in_flight: usize,
+    pub(crate) max_in_flight_each: Option<usize>,
     pub(crate) in_flight: InFlight,
     pub(crate) kept_headers: KeptHeaders,
     pub(crate) kept_trailers: KeptHeaders,

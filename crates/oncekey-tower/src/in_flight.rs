@@ -1,8 +1,9 @@
 //! The requests under way: how many there may be, and waiting for them at shutdown.
 
+use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -30,6 +31,14 @@ struct Shared {
     count: AtomicUsize,
     closed: AtomicBool,
     idle: Notify,
+    /// Only of layers that bound it.
+    by_principal: Mutex<HashMap<Box<[u8]>, usize>>,
+}
+
+impl Shared {
+    fn by_principal(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, usize>> {
+        self.by_principal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl InFlight {
@@ -59,33 +68,68 @@ impl InFlight {
         }
     }
 
-    /// A place for one more, if there are fewer than `max`.
-    pub(crate) fn enter(&self, max: usize) -> Result<Place, NoPlace> {
+    /// A place for one more, if there are fewer than `max`, and fewer than the quota of its principal.
+    pub(crate) fn enter(&self, max: usize, quota: Option<Quota<'_>>) -> Result<Place, NoPlace> {
         let before = self.shared.count.fetch_add(1, Ordering::SeqCst);
         // Leaves again if it is dropped.
-        let place = Place { shared: Arc::clone(&self.shared) };
+        let mut place = Place { shared: Arc::clone(&self.shared), principal: None };
         if self.shared.closed.load(Ordering::SeqCst) {
             Err(NoPlace::Closed)
         } else if before >= max {
             Err(NoPlace::Full)
-        } else {
+        } else if quota.is_none_or(|quota| place.count_for(quota)) {
             Ok(place)
+        } else {
+            Err(NoPlace::UsedUp)
         }
     }
 }
 
+/// How many requests one principal may have in flight.
+#[derive(Clone, Copy)]
+pub(crate) struct Quota<'a> {
+    pub(crate) principal: &'a [u8],
+    pub(crate) max: usize,
+}
+
 pub(crate) enum NoPlace {
     Full,
+    UsedUp,
     Closed,
 }
 
 /// The place of one request; dropping it is leaving.
 pub(crate) struct Place {
     shared: Arc<Shared>,
+    /// Whose quota it counts for.
+    principal: Option<Box<[u8]>>,
+}
+
+impl Place {
+    fn count_for(&mut self, quota: Quota<'_>) -> bool {
+        let mut counts = self.shared.by_principal();
+        let count = counts.get(quota.principal).copied().unwrap_or(0);
+        if count >= quota.max {
+            return false;
+        }
+        let principal: Box<[u8]> = quota.principal.into();
+        counts.insert(principal.clone(), count + 1);
+        drop(counts);
+        self.principal = Some(principal);
+        true
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some(principal) = self.principal.take() {
+            let mut counts = self.shared.by_principal();
+            match counts.get_mut(&principal) {
+                Some(count) if *count > 1 => *count -= 1,
+                // Gone with its last one: the map holds no more than what is in flight.
+                _ => drop(counts.remove(&principal)),
+            }
+        }
         if self.shared.count.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.shared.idle.notify_waiters();
         }

@@ -28,6 +28,7 @@ use crate::service::IdempotencyService;
 /// | [`with_max_request_body`](Self::with_max_request_body) | 1 MiB | more is refused with 413 |
 /// | [`with_max_response_body`](Self::with_max_response_body) | 1 MiB | more is passed on and not kept |
 /// | [`with_max_in_flight`](Self::with_max_in_flight) | 4,096 | more are refused with 503 |
+/// | [`with_max_in_flight_per_principal`](Self::with_max_in_flight_per_principal) | no limit | more are refused with 429 |
 /// | [`with_kept_headers`](Self::with_kept_headers) | see [`KeptHeaders`] | what a replay has |
 /// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_status`] | what a response means |
 /// | [`with_replay_header`](Self::with_replay_header) | `Idempotent-Replayed` | what marks a replay |
@@ -84,6 +85,7 @@ impl IdempotencyLayer {
             max_request_body: Self::DEFAULT_MAX_BODY,
             max_response_body: Self::DEFAULT_MAX_BODY,
             max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight_each: None,
             in_flight: InFlight::default(),
             kept_headers: KeptHeaders::new(),
             kept_trailers: KeptHeaders::new(),
@@ -149,6 +151,12 @@ impl IdempotencyLayer {
     /// room for others.
     pub fn with_max_in_flight(self, requests: usize) -> Self {
         self.set(|config| config.max_in_flight = requests)
+    }
+
+    /// The most of them that one principal may have at once. One more is refused with 429, so that nobody
+    /// takes the places of all others.
+    pub fn with_max_in_flight_per_principal(self, requests: usize) -> Self {
+        self.set(|config| config.max_in_flight_each = Some(requests))
     }
 
     /// Stores, and replays, these headers.

@@ -14,7 +14,7 @@ use tower_service::Service;
 use crate::body::{RequestBody, ResponseBody};
 use crate::config::Config;
 use crate::future::ResponseFuture;
-use crate::in_flight::{NoPlace, Place};
+use crate::in_flight::{NoPlace, Place, Quota};
 use crate::run;
 
 /// The service that [`IdempotencyLayer`](crate::IdempotencyLayer) makes.
@@ -94,12 +94,14 @@ impl Config {
         let id = self.key_header.read(&parts.headers)?.ok_or_else(missing)?;
         let nobody = || Problem::new(ProblemKind::NoPrincipal);
         let principal = self.principal.of(parts).ok_or_else(nobody)?;
-        let scope = Scope::new(principal, self.operation.as_bytes()).map_err(|_| nobody())?;
+        let scope = Scope::new(&principal, self.operation.as_bytes()).map_err(|_| nobody())?;
         let malformed = |_| Problem::new(ProblemKind::KeyMalformed);
         let key = id.under(&scope).map_err(malformed)?;
-        let place = self.in_flight.enter(self.max_in_flight).map_err(|none| {
+        let quota = self.max_in_flight_each.map(|max| Quota { principal: &principal, max });
+        let place = self.in_flight.enter(self.max_in_flight, quota).map_err(|none| {
             Problem::new(match none {
                 NoPlace::Full => ProblemKind::Overloaded,
+                NoPlace::UsedUp => ProblemKind::TooManyRequests,
                 NoPlace::Closed => ProblemKind::ShuttingDown,
             })
         })?;

@@ -196,6 +196,35 @@ async fn beyond_the_cap_requests_are_refused_and_come_back() {
 }
 
 #[tokio::test]
+async fn nobody_takes_the_places_of_all_others() {
+    let till = Till::closed();
+    let principal = Principal::from_header(http::HeaderName::from_static("x-account"));
+    let layer = IdempotencyLayer::new(engine(), principal).with_max_in_flight_per_principal(2);
+    let in_flight = layer.in_flight();
+    let server = serve(payments(&till, layer)).await;
+    let pay_as = |account: &'static str, key: &'static str| {
+        let mut request = request("/payments", key, "1");
+        request.headers_mut().insert("x-account", account.parse().unwrap());
+        tokio::spawn(send(server, request))
+    };
+    let greedy = [pay_as("oak", "k1"), pay_as("oak", "k2")];
+    until(|| in_flight.count() == 2).await;
+
+    let refused = pay_as("oak", "k3").await.unwrap();
+    refused.assert_problem(429, "too-many-requests");
+    assert_eq!(refused.headers["retry-after"], "1");
+    let other = pay_as("elm", "k1");
+    until(|| in_flight.count() == 3).await;
+    till.let_in(4);
+    for answer in greedy.into_iter().chain([other]) {
+        assert_eq!(soon(answer).await.unwrap().status, 201);
+    }
+    soon(in_flight.drain()).await;
+    assert_eq!(pay_as("oak", "k3").await.unwrap().status, 201, "its places are free again");
+    assert_eq!(till.charges(), 4);
+}
+
+#[tokio::test]
 async fn an_executor_of_ones_own_runs_the_handler() {
     let spawned = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&spawned);
