@@ -141,6 +141,46 @@ impl Idempotency {
         let encode = |value: &Bytes| Ok(Encoded::raw(value));
         run_as(self, key, fingerprint, operation, encode, |stored| stored.decode_raw()).await
     }
+
+    /// As [`run_bytes`](Self::run_bytes), for an operation that decides whether its result is kept:
+    /// `None` is recorded as done, and duplicates get [`NotReplayable`](RunError::NotReplayable).
+    ///
+    /// For results that went elsewhere, such as a stream, or that must not be stored, such as a secret.
+    /// The outcome of a replay is always `Some`.
+    ///
+    /// # Cancel safety, errors, panics
+    /// As for [`run`](Self::run).
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// # let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// let stream = async || Ok::<_, Failure<std::io::Error>>(None);
+    /// let first = idempotency.run_kept_bytes(&key, &fingerprint, |_| stream()).await?;
+    /// assert_eq!(first.into_value(), None);
+    ///
+    /// let again = idempotency.run_kept_bytes(&key, &fingerprint, |_| stream()).await;
+    /// assert!(matches!(again, Err(RunError::NotReplayable)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn run_kept_bytes<E, F, Fut>(
+        &self,
+        key: &Key,
+        fingerprint: &Fingerprint,
+        operation: F,
+    ) -> Result<Outcome<Option<Bytes>>, RunError<E>>
+    where
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<Option<Bytes>, Failure<E>>>,
+    {
+        let encode =
+            |value: &Option<Bytes>| value.as_ref().map(Encoded::raw).ok_or(CodecError::Encode);
+        let decode = |stored: &Encoded| stored.decode_raw().map(Some);
+        run_as(self, key, fingerprint, operation, encode, decode).await
+    }
 }
 
 async fn run_as<T, E, F, Fut>(

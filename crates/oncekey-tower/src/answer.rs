@@ -1,0 +1,33 @@
+//! Answers that are not the handler's: problems and replays.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use http_body::Body;
+use oncekey_http::{Problem, ProblemKind, StoredResponse};
+
+use crate::body::ResponseBody;
+use crate::config::Config;
+
+impl Config {
+    pub(crate) fn refuse<B: Body>(&self, problem: Problem) -> Response<ResponseBody<B>> {
+        if let Some(told) = &self.on_problem {
+            told(&self.operation, &problem);
+        }
+        let response = if self.grpc {
+            problem.into_grpc_response()
+        } else {
+            problem.into_response(&self.type_base)
+        };
+        response.map(|body| ResponseBody::read(body, None))
+    }
+
+    pub(crate) fn replay<B: Body>(&self, stored: Bytes) -> Response<ResponseBody<B>> {
+        let Ok(stored) = StoredResponse::decode(stored) else {
+            return self.refuse(Problem::new(ProblemKind::ResultUnreadable));
+        };
+        let (mut response, trailers) = stored.into_response();
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(self.replay_header.clone(), replayed);
+        response.map(|body| ResponseBody::read(body, trailers))
+    }
+}

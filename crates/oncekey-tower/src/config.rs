@@ -1,0 +1,88 @@
+//! How a layer is set up.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
+use oncekey::{Fingerprint, FingerprintBuilder, Idempotency};
+use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, RequestFingerprint};
+
+use crate::executor::Executor;
+use crate::in_flight::InFlight;
+use crate::principal::Principal;
+
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) idempotency: Idempotency,
+    pub(crate) principal: Principal,
+    pub(crate) operation: Arc<str>,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) key_header: KeyHeader,
+    pub(crate) key_required: bool,
+    pub(crate) max_request_body: usize,
+    pub(crate) max_response_body: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_in_flight_each: Option<usize>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) kept_headers: KeptHeaders,
+    pub(crate) kept_trailers: KeptHeaders,
+    pub(crate) replay_header: HeaderName,
+    pub(crate) fingerprint: RequestFingerprint,
+    pub(crate) fingerprint_parts: Option<Arc<FingerprintParts>>,
+    pub(crate) classifier: Option<Arc<Classifier>>,
+    pub(crate) type_base: Cow<'static, str>,
+    pub(crate) on_problem: Option<Arc<OnProblem>>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) grpc: bool,
+}
+
+pub(crate) type FingerprintParts =
+    dyn Fn(&request::Parts, FingerprintBuilder) -> FingerprintBuilder + Send + Sync;
+pub(crate) type Classifier = dyn Fn(&response::Parts) -> Knowledge + Send + Sync;
+pub(crate) type OnProblem = dyn Fn(&str, &Problem) + Send + Sync;
+
+impl Config {
+    pub(crate) fn fingerprint(&self, parts: &request::Parts, body: &[u8]) -> Fingerprint {
+        let mut builder = self.fingerprint.head(&parts.method, &parts.uri, &parts.headers);
+        if let Some(add) = &self.fingerprint_parts {
+            builder = add(parts, builder);
+        }
+        builder.part("body", body).finish()
+    }
+
+    /// What the head of a response says of the effect; `None` if only its trailers do.
+    pub(crate) fn known_by_head(&self, parts: &response::Parts) -> Option<Knowledge> {
+        if let Some(known) = parts.extensions.get() {
+            return Some(*known);
+        }
+        if let Some(classify) = &self.classifier {
+            return Some(classify(parts));
+        }
+        if self.grpc && parts.status == StatusCode::OK {
+            return Knowledge::by_grpc_status(&parts.headers);
+        }
+        Some(Knowledge::by_status(parts.status))
+    }
+
+    /// What the trailers say, where the head did not. A call without any status was broken off.
+    pub(crate) fn known_by_trailers(trailers: Option<&HeaderMap>) -> Knowledge {
+        trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("operation", &self.operation)
+            .field("methods", &self.methods)
+            .field("key_header", &self.key_header)
+            .field("key_required", &self.key_required)
+            .field("max_request_body", &self.max_request_body)
+            .field("max_response_body", &self.max_response_body)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("kept_headers", &self.kept_headers)
+            .field("grpc", &self.grpc)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,276 @@
+//! The layer, and how it is set up: [`IdempotencyLayer`].
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{HeaderName, Method, request, response};
+use oncekey::{FingerprintBuilder, Idempotency};
+use oncekey_http::{
+    DEFAULT_TYPE_BASE, IDEMPOTENT_REPLAYED, KeptHeaders, KeyHeader, Knowledge, Problem,
+    RequestFingerprint,
+};
+use tower_layer::Layer;
+
+use crate::config::Config;
+use crate::executor::{Executor, on_tokio};
+use crate::in_flight::InFlight;
+use crate::principal::Principal;
+use crate::service::IdempotencyService;
+
+/// Makes the requests of a service safe to retry, by their idempotency keys.
+///
+/// | method | default | |
+/// |---|---|---|
+/// | [`with_operation`](Self::with_operation) | `http` | a namespace of keys, and the label of metrics |
+/// | [`with_methods`](Self::with_methods) | POST, PATCH | which requests may have a key |
+/// | [`with_required_key`](Self::with_required_key) | optional | whether one without a key is refused |
+/// | [`with_key_header`](Self::with_key_header) | `Idempotency-Key`, lenient, 255 bytes | where the key is |
+/// | [`with_max_request_body`](Self::with_max_request_body) | 1 MiB | more is refused with 413 |
+/// | [`with_max_response_body`](Self::with_max_response_body) | 1 MiB | more is passed on and not kept |
+/// | [`with_max_in_flight`](Self::with_max_in_flight) | 4,096 | more are refused with 503 |
+/// | [`with_max_in_flight_per_principal`](Self::with_max_in_flight_per_principal) | no limit | more are refused with 429 |
+/// | [`with_kept_headers`](Self::with_kept_headers) | see [`KeptHeaders`] | what a replay has |
+/// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_status`] | what a response means |
+/// | [`with_replay_header`](Self::with_replay_header) | `Idempotent-Replayed` | what marks a replay |
+/// | [`with_fingerprint`](Self::with_fingerprint) | SHA-256 | how requests are digested |
+/// | [`with_grpc`](Self::with_grpc) | HTTP | unary calls of gRPC |
+///
+/// How long results are kept, what a retry may do after a crash and how long duplicates wait are settings
+/// of the [`Idempotency`].
+///
+/// Cheap to clone; clones share the requests in flight.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use axum::{Extension, Router, routing::post};
+/// use oncekey::{Attempt, Idempotency};
+/// use oncekey_memory::MemoryStore;
+/// use oncekey_tower::{IdempotencyLayer, Principal};
+///
+/// async fn pay(Extension(attempt): Extension<Attempt>, amount: String) -> String {
+///     format!("paid {amount}, and {} is what the processor recognises a retry by",
+///         attempt.key().child("charge").as_str())
+/// }
+///
+/// let idempotency = Idempotency::at_least_once(MemoryStore::new())
+///     .wait_for_duplicate(Duration::from_secs(5));
+/// let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant())
+///     .with_operation("payments")
+///     .with_required_key(true);
+/// let router: Router = Router::new().route("/payments", post(pay)).layer(layer);
+/// # let _ = router;
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a layer does nothing unless it is put around a service"]
+pub struct IdempotencyLayer {
+    config: Arc<Config>,
+}
+
+impl IdempotencyLayer {
+    /// The default of both limits on bodies.
+    pub const DEFAULT_MAX_BODY: usize = 1 << 20;
+    /// The default of [`with_max_in_flight`](Self::with_max_in_flight).
+    pub const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
+
+    /// A layer that keeps what `idempotency` runs under keys of whoever `principal` says has sent them.
+    pub fn new(idempotency: Idempotency, principal: Principal) -> Self {
+        let config = Config {
+            idempotency,
+            principal,
+            operation: Arc::from("http"),
+            methods: vec![Method::POST, Method::PATCH],
+            key_header: KeyHeader::new(),
+            key_required: false,
+            max_request_body: Self::DEFAULT_MAX_BODY,
+            max_response_body: Self::DEFAULT_MAX_BODY,
+            max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight_each: None,
+            in_flight: InFlight::default(),
+            kept_headers: KeptHeaders::new(),
+            kept_trailers: KeptHeaders::new(),
+            replay_header: IDEMPOTENT_REPLAYED,
+            fingerprint: RequestFingerprint::new(),
+            fingerprint_parts: None,
+            classifier: None,
+            type_base: Cow::Borrowed(DEFAULT_TYPE_BASE),
+            on_problem: None,
+            executor: Arc::new(on_tokio),
+            grpc: false,
+        };
+        Self { config: Arc::new(config) }
+    }
+
+    /// Names the operation: keys of different operations never meet, and observers of the engine get
+    /// the name as their label. 1 to 512 bytes.
+    ///
+    /// Within one operation, a key that is used for two paths is refused as reused. Give a name to each
+    /// route, with a layer for each, where clients may use one key for several.
+    pub fn with_operation(self, operation: impl Into<Arc<str>>) -> Self {
+        let operation = operation.into();
+        self.set(|config| {
+            config.idempotency = config.idempotency.clone().named(Arc::clone(&operation));
+            config.operation = operation;
+        })
+    }
+
+    /// Requests of these methods may have a key; all others pass through, whatever they have.
+    pub fn with_methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.set(|config| config.methods = methods.into_iter().collect())
+    }
+
+    /// Whether a request of these methods that has no key is refused with 400.
+    pub fn with_required_key(self, required: bool) -> Self {
+        self.set(|config| config.key_required = required)
+    }
+
+    /// Reads keys by `header`.
+    pub fn with_key_header(self, header: KeyHeader) -> Self {
+        self.set(|config| config.key_header = header)
+    }
+
+    /// The most bytes that the body of a request with a key may have. It is read before anything runs.
+    pub fn with_max_request_body(self, bytes: usize) -> Self {
+        self.set(|config| config.max_request_body = bytes)
+    }
+
+    /// The most bytes of a response body that are kept. A larger one is passed on as it comes, and
+    /// recorded as done; duplicates are told with 410 that it is.
+    ///
+    /// The [`max_value_len`](Idempotency::max_value_len) of the engine holds besides, for headers and
+    /// body together.
+    pub fn with_max_response_body(self, bytes: usize) -> Self {
+        self.set(|config| config.max_response_body = bytes)
+    }
+
+    /// The most requests with a key that are worked on at once, those that wait for a duplicate and those
+    /// whose body is being read included. One more is refused with 503.
+    ///
+    /// Times the limit of request bodies, it bounds the memory that clients can take up. How many of them
+    /// may wait is [`max_waiters`](Idempotency::max_waiters); let it be less, so that duplicates leave
+    /// room for others.
+    pub fn with_max_in_flight(self, requests: usize) -> Self {
+        self.set(|config| config.max_in_flight = requests)
+    }
+
+    /// The most of them that one principal may have at once. One more is refused with 429, so that nobody
+    /// takes the places of all others.
+    pub fn with_max_in_flight_per_principal(self, requests: usize) -> Self {
+        self.set(|config| config.max_in_flight_each = Some(requests))
+    }
+
+    /// Stores, and replays, these headers.
+    pub fn with_kept_headers(self, headers: KeptHeaders) -> Self {
+        self.set(|config| config.kept_headers = headers)
+    }
+
+    /// Stores, and replays, these trailers. By default those of [`KeptHeaders::new`]; in gRPC, all that are
+    /// not forbidden.
+    pub fn with_kept_trailers(self, trailers: KeptHeaders) -> Self {
+        self.set(|config| config.kept_trailers = trailers)
+    }
+
+    /// Marks replays with `name: true`.
+    pub fn with_replay_header(self, name: HeaderName) -> Self {
+        self.set(|config| config.replay_header = name)
+    }
+
+    /// Digests requests by `fingerprint`, for example a [keyed](RequestFingerprint::keyed) one.
+    pub fn with_fingerprint(self, fingerprint: RequestFingerprint) -> Self {
+        self.set(|config| config.fingerprint = fingerprint)
+    }
+
+    /// Adds parts to the fingerprint: what the operation depends on and method, path, query, content type
+    /// and body do not show.
+    ///
+    /// A router that is nested in another one, as by `Router::nest` of axum, sees paths without the part
+    /// that was matched outside. Put the layer outside, or add what is missing here.
+    /// ```
+    /// # use oncekey_tower::IdempotencyLayer;
+    /// # fn example(layer: IdempotencyLayer) {
+    /// let layer = layer.with_fingerprint_parts(|request, fingerprint| {
+    ///     match request.extensions.get::<axum::extract::OriginalUri>() {
+    ///         Some(original) => fingerprint.part("original path", original.path()),
+    ///         None => fingerprint,
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// # }
+    /// ```
+    pub fn with_fingerprint_parts(
+        self,
+        parts: impl Fn(&request::Parts, FingerprintBuilder) -> FingerprintBuilder
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.set(|config| config.fingerprint_parts = Some(Arc::new(parts)))
+    }
+
+    /// Says what responses mean that carry no [`Knowledge`] of their own.
+    /// ```
+    /// # use oncekey_tower::{IdempotencyLayer, oncekey_http::Knowledge};
+    /// # fn example(layer: IdempotencyLayer) {
+    /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
+    ///     // What the handlers of this service answer before they touch anything.
+    ///     503 => Knowledge::NotStarted,
+    ///     _ => Knowledge::by_status(response.status),
+    /// });
+    /// # let _ = layer;
+    /// # }
+    /// ```
+    pub fn with_classifier(
+        self,
+        classifier: impl Fn(&response::Parts) -> Knowledge + Send + Sync + 'static,
+    ) -> Self {
+        self.set(|config| config.classifier = Some(Arc::new(classifier)))
+    }
+
+    /// Begins the `type` of problems with `base`, where the service documents them itself.
+    pub fn with_problem_type_base(self, base: impl Into<Cow<'static, str>>) -> Self {
+        self.set(|config| config.type_base = base.into())
+    }
+
+    /// Tells `observer` of every problem that a client is given, with the name of the operation: for
+    /// metrics by [slug](oncekey_http::ProblemKind::slug).
+    pub fn on_problem(self, observer: impl Fn(&str, &Problem) + Send + Sync + 'static) -> Self {
+        self.set(|config| config.on_problem = Some(Arc::new(observer)))
+    }
+
+    /// Runs what does not answer at once on `executor`, instead of by `tokio::spawn`.
+    pub fn with_executor(self, executor: impl Executor + 'static) -> Self {
+        self.set(|config| config.executor = Arc::new(executor))
+    }
+
+    /// For unary calls of gRPC: problems are status codes, what a response means is in its
+    /// `grpc-status`, and its trailers are kept.
+    ///
+    /// The key is metadata, `idempotency-key`. A call that streams must not have one: its messages are read
+    /// to their end before it starts.
+    pub fn with_grpc(self) -> Self {
+        self.set(|config| {
+            config.grpc = true;
+            config.kept_headers = KeptHeaders::grpc();
+            config.kept_trailers = KeptHeaders::all_allowed();
+        })
+    }
+
+    /// The requests that this layer and its clones work on, to drain them at shutdown.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        self.config.in_flight.clone()
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(Arc::make_mut(&mut self.config));
+        self
+    }
+}
+
+impl<S> Layer<S> for IdempotencyLayer {
+    type Service = IdempotencyService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdempotencyService::new(inner, Arc::clone(&self.config))
+    }
+}
