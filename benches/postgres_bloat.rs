@@ -1,5 +1,5 @@
 //! Whether the table in PostgreSQL stays as large as what it remembers, over a million lifecycles whose
-//! results are kept for two seconds and then purged. Prints sizes and dead rows as it goes.
+//! results are kept for four seconds and then purged. Prints sizes and dead rows as it goes.
 //!
 //! `cargo bench -p oncekey-benches --bench postgres_bloat [LIFECYCLES]`
 
@@ -18,7 +18,7 @@ use oncekey_postgres::tokio_postgres::NoTls;
 use oncekey_testkit::{Durability, Postgres};
 
 const TASKS: u64 = 64;
-const KEPT: Duration = Duration::from_secs(2);
+const KEPT: Duration = Duration::from_secs(4);
 const VALUE: [u8; 64] = [b'v'; 64];
 const SIZES: &str = "SELECT pg_relation_size(relid) / 1024, pg_indexes_size(relid) / 1024, n_live_tup, \
                      n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count \
@@ -43,7 +43,7 @@ async fn main() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    let idempotency = Idempotency::at_least_once(store).lease(KEPT).retention(KEPT);
+    let idempotency = Idempotency::at_least_once(store).lease(KEPT / 2).retention(KEPT);
     let next = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let workers: Vec<_> = (0..TASKS)

@@ -27,7 +27,7 @@ CREATE TABLE "public"."oncekey" (
     watched_until timestamptz
 -- Each row is inserted and then updated: with room on its page, that touches no index. There are no checks
 -- here, because the server reads them anew for each statement; whoever reads a row checks it.
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX oncekey_sweep_at ON "public"."oncekey" (sweep_at);
 
@@ -54,6 +54,15 @@ BEGIN
         WHEN p_micros >= 9007199254740991 - extract(epoch FROM p_time) * 1000000 THEN 'infinity'
         ELSE p_time + p_micros * interval '1 microsecond'
     END;
+END
+$$;
+
+-- When purging first looks at a row that is claimed now. Where an interrupted key is never forgotten, its
+-- result is: by a look a day later, completing it moves nothing in the index.
+CREATE FUNCTION "public".oncekey_v1_sweep(p_now timestamptz, p_forget_at timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE p_forget_at WHEN 'infinity' THEN p_now + interval '24 hours' ELSE p_forget_at END;
 END
 $$;
 
@@ -168,7 +177,7 @@ BEGIN
             deadline, forget_at, sweep_at
         ) VALUES (
             p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, "public".oncekey_v1_micros(v_before), 1,
-            v_deadline, v_forget_at, v_forget_at
+            v_deadline, v_forget_at, "public".oncekey_v1_sweep(v_before, v_forget_at)
         ) ON CONFLICT DO NOTHING
         RETURNING t.* INTO r;
         IF FOUND THEN
@@ -601,7 +610,7 @@ BEGIN
             deadline, forget_at, sweep_at
         ) SELECT
             c.key, 1, 'in_progress', c.algorithm, c.fingerprint, c.attempt, "public".oncekey_v1_micros(c.clock), 1,
-            c.deadline, c.forget_at, c.forget_at
+            c.deadline, c.forget_at, "public".oncekey_v1_sweep(c.clock, c.forget_at)
         FROM (
             SELECT b.*, "public".oncekey_v1_later(b.deadline, b.hold) AS forget_at
             FROM (

@@ -25,7 +25,7 @@ BEGIN
             deadline, forget_at, sweep_at
         ) SELECT
             c.key, 1, 'in_progress', c.algorithm, c.fingerprint, c.attempt, {fn}_micros(c.clock), 1,
-            c.deadline, c.forget_at, c.forget_at
+            c.deadline, c.forget_at, {fn}_sweep(c.clock, c.forget_at)
         FROM (
             SELECT b.*, {fn}_later(b.deadline, b.hold) AS forget_at
             FROM (

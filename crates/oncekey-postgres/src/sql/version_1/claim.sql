@@ -57,7 +57,7 @@ BEGIN
             deadline, forget_at, sweep_at
         ) VALUES (
             p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, {fn}_micros(v_before), 1,
-            v_deadline, v_forget_at, v_forget_at
+            v_deadline, v_forget_at, {fn}_sweep(v_before, v_forget_at)
         ) ON CONFLICT DO NOTHING
         RETURNING t.* INTO r;
         IF FOUND THEN
