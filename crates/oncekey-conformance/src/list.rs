@@ -46,6 +46,7 @@ macro_rules! __rules {
                 a_lapsed_lease_lives_again;
                 forgetting_moves_with_the_deadline;
                 saves_progress;
+                progress_is_byte_for_byte;
                 without_progress_keeps_what_was_saved;
             }
             expiry "rules/expiry.rs" {
@@ -59,6 +60,7 @@ macro_rules! __rules {
                 a_result_is_replayed_until_its_retention_ends;
                 a_retired_key_is_as_new;
                 a_retired_key_is_told_if_asked;
+                months_are_recorded;
                 months_are_counted [InjectedTime];
             }
             fencing "rules/fencing.rs" {
@@ -122,6 +124,7 @@ macro_rules! __rules {
                 the_longest_keys_are_distinct;
                 huge_durations_saturate;
                 a_large_result_fits_or_is_refused;
+                large_progress_fits_or_is_refused;
                 a_full_store_refuses_new_keys [Bounded];
                 a_full_store_has_room_again [Bounded];
             }
@@ -172,6 +175,7 @@ macro_rules! __rules {
                 get_shows_every_state;
                 get_changes_nothing;
                 lists_every_record [Inspect];
+                lists_what_stays_while_others_go [Inspect];
                 lists_only_the_wanted_states [Inspect];
                 counts_what_it_cannot_decode [Inspect, Damage];
             }

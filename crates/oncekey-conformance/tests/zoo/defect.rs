@@ -70,6 +70,8 @@ pub(crate) struct Defect {
     pub(crate) says_it_lists: bool,
     pub(crate) listed_state: fn(&Observed) -> State,
     pub(crate) page: fn(&mut Page, &Query),
+    /// Whether a page begins after so many records, and not after the last one of the page before.
+    pub(crate) pages_by_offset: bool,
 }
 
 /// No defect at all.
@@ -105,6 +107,7 @@ pub(crate) const SOUND: Defect = Defect {
     says_it_lists: true,
     listed_state: |observed| observed.state,
     page: |_, _| {},
+    pages_by_offset: false,
 };
 
 /// What a handle is doing.
