@@ -1,5 +1,9 @@
 //! The list of all rules, once: the tests of [`suite!`](crate::suite), [`rules`] and
 //! [`run_all`](crate::run_all) all come from it.
+//!
+//! One requirement of the contract has no rule: that *now* is read after any wait for a lock. No fixture
+//! can make every store wait for one, for long enough to be seen and at the place where it reads the time.
+//! Each store that takes locks tests it by itself.
 
 use std::sync::LazyLock;
 
@@ -62,6 +66,12 @@ macro_rules! __rules {
                 a_retired_key_is_told_if_asked;
                 months_are_recorded;
                 months_are_counted [InjectedTime];
+            }
+            clock "rules/clock.rs" {
+                tokens_increase_when_it_steps_back [ClockStep];
+                a_live_lease_outlasts_a_step_back [ClockStep];
+                a_result_outlasts_a_step_back [ClockStep];
+                every_command_is_answered_after_a_step_back [ClockStep];
             }
             fencing "rules/fencing.rs" {
                 tokens_increase;

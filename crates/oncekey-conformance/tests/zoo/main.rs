@@ -4,6 +4,7 @@
 mod base;
 mod cage;
 mod claims;
+mod clocks;
 mod copies;
 mod defect;
 mod endings;
@@ -97,6 +98,12 @@ inhabitants! {
         thirty_two_bits,
         heartbeats_wrap,
         nothing_lasts_fifty_days,
+    }
+    clocks {
+        token_follows_the_clock,
+        future_locks_are_stale,
+        future_results_are_stale,
+        ages_are_unsigned,
     }
     results {
         result_ends_the_count,
