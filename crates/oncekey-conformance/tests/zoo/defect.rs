@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicU64;
 
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, Evict, Fenced, Observed,
-    Page, Query, Record, Renew, Settle, State, Status, StoreError, Transition, transition,
+    Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, ErrorKind, Evict, Fenced,
+    Observed, Page, Query, Record, Renew, Settle, State, Status, StoreError, Transition,
+    transition,
 };
 
 use crate::base::Table;
@@ -174,7 +175,7 @@ pub(crate) enum Mend {
     /// Notices that somebody was faster, and decides again.
     Again,
     /// Notices, and reports that something broke.
-    Fail,
+    Fail(ErrorKind),
 }
 
 /// What is done to which key.
