@@ -53,6 +53,14 @@ pub trait Fixture: Send + Sync + Sized + 'static {
         self.open().await
     }
 
+    /// Steps the store's clock back by `by`, as an operator or a time service does to a machine. It stays
+    /// there, and goes on from there.
+    ///
+    /// Needs [`Capability::ClockStep`].
+    async fn step_back(&self, by: Duration) {
+        let _ = by;
+    }
+
     /// Runs `future` to its end on this thread.
     ///
     /// The default runs it without a runtime. A store that needs one overrides this, best with one
@@ -105,6 +113,8 @@ pub enum Capability {
     Inspect,
     /// Time is injected: hours can pass at once.
     InjectedTime,
+    /// [`Fixture::step_back`] works.
+    ClockStep,
 }
 
 /// The set of [`Capability`] that a fixture has.

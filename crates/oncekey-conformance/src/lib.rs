@@ -72,6 +72,7 @@
 //! | [`Capability`] | without it |
 //! |---|---|
 //! | [`InjectedTime`](Capability::InjectedTime) | time is real: leases are short, rules sleep, and nobody waits for months |
+//! | [`ClockStep`](Capability::ClockStep) | nothing shows that tokens, leases and results outlast a clock that steps back |
 //! | [`Restart`](Capability::Restart) | nothing shows that acknowledged answers survive a crash |
 //! | [`Damage`](Capability::Damage) | nothing shows that a damaged record, or one of a newer version, is never taken for absent |
 //! | [`Bounded`](Capability::Bounded) | nothing shows what a full store does |
@@ -87,7 +88,9 @@
 //! recorded histories that are checked for linearizability; when its futures are dropped at any await; and,
 //! where the fixture can, across restarts and damage. It does not mean that the disk below keeps what
 //! it acknowledged, that a replica never lags, or that a server's settings in production are those of
-//! the test. Run the suite against the store, the server version and the settings that the deployment
+//! the test. Nor does it mean that *now* is read after any wait for a lock, as the contract asks: no
+//! fixture can make every store wait for one where it reads the time, so a store that takes locks needs
+//! a test of its own for that. Run the suite against the store, the server version and the settings that the deployment
 //! really uses.
 //!
 //! # When a rule fails

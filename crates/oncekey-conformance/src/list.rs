@@ -1,5 +1,9 @@
 //! The list of all rules, once: the tests of [`suite!`](crate::suite), [`rules`] and
 //! [`run_all`](crate::run_all) all come from it.
+//!
+//! One requirement of the contract has no rule: that *now* is read after any wait for a lock. No fixture
+//! can make every store wait for one, for long enough to be seen and at the place where it reads the time.
+//! Each store that takes locks tests it by itself.
 
 use std::sync::LazyLock;
 
@@ -46,6 +50,7 @@ macro_rules! __rules {
                 a_lapsed_lease_lives_again;
                 forgetting_moves_with_the_deadline;
                 saves_progress;
+                progress_is_byte_for_byte;
                 without_progress_keeps_what_was_saved;
             }
             expiry "rules/expiry.rs" {
@@ -59,7 +64,14 @@ macro_rules! __rules {
                 a_result_is_replayed_until_its_retention_ends;
                 a_retired_key_is_as_new;
                 a_retired_key_is_told_if_asked;
+                months_are_recorded;
                 months_are_counted [InjectedTime];
+            }
+            clock "rules/clock.rs" {
+                tokens_increase_when_it_steps_back [ClockStep];
+                a_live_lease_outlasts_a_step_back [ClockStep];
+                a_result_outlasts_a_step_back [ClockStep];
+                every_command_is_answered_after_a_step_back [ClockStep];
             }
             fencing "rules/fencing.rs" {
                 tokens_increase;
@@ -122,6 +134,7 @@ macro_rules! __rules {
                 the_longest_keys_are_distinct;
                 huge_durations_saturate;
                 a_large_result_fits_or_is_refused;
+                large_progress_fits_or_is_refused;
                 a_full_store_refuses_new_keys [Bounded];
                 a_full_store_has_room_again [Bounded];
             }
@@ -172,6 +185,7 @@ macro_rules! __rules {
                 get_shows_every_state;
                 get_changes_nothing;
                 lists_every_record [Inspect];
+                lists_what_stays_while_others_go [Inspect];
                 lists_only_the_wanted_states [Inspect];
                 counts_what_it_cannot_decode [Inspect, Damage];
             }

@@ -3,17 +3,22 @@
 use std::any::Any;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, Either, select};
-use oncekey::runtime::{ThreadTimer, Timer};
+use futures::future::BoxFuture;
+use oncekey::store::Expected;
 
-use crate::list::{Rule, rules, runs};
+use crate::list::{Rule, Run, rules, runs};
+use crate::model::Seeds;
 use crate::report::{Entry, Outcome, Report, Skip};
+use crate::support::{Trial, soon};
 use crate::{Capabilities, Fixture, Verdict, Violation};
 
-/// No rule of a store that answers takes this long, on any machine.
-const HUNG: Duration = Duration::from_secs(300);
+/// No rule of a store that answers at once takes this long, on any machine.
+const PROMPT: Duration = Duration::from_secs(300);
+
+/// More calls, one after the other, than any rule makes unless the environment asks for more sequences.
+const CALLS: u32 = 400_000;
 
 /// Runs every rule on `fixture`, and reports every one.
 ///
@@ -33,7 +38,7 @@ pub fn run_all<F: Fixture>(fixture: &F) -> Report {
     let entries = rules().iter().zip(runs::<F>()).map(|(rule, run)| {
         let outcome = match missing(rule, &capabilities) {
             Some(skip) => Outcome::Skipped(skip),
-            None => match catch_unwind(AssertUnwindSafe(|| F::block_on(bounded(run(fixture))))) {
+            None => match catch_unwind(AssertUnwindSafe(|| F::block_on(bounded(fixture, run)))) {
                 Ok(Ok(())) => Outcome::Passed,
                 Ok(Err(violation)) => Outcome::Failed(violation),
                 Err(panic) => Outcome::Failed(panicked(panic.as_ref())),
@@ -62,7 +67,7 @@ pub fn run_rule<F: Fixture>(name: &str, excused: &[(&str, &str)]) {
                 print_skipped(rule, &skip);
                 Ok(())
             }
-            None => bounded(run(&fixture)).await,
+            None => bounded(&fixture, run).await,
         }
     });
     if let Err(Violation { required, observed }) = verdict {
@@ -82,16 +87,37 @@ fn print_skipped(rule: &Rule, skip: &Skip) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-async fn bounded(rule: BoxFuture<'_, Verdict>) -> Verdict {
-    let timer = ThreadTimer::new();
-    let timeout = timer.sleep_until(timer.now() + HUNG);
-    match select(rule, timeout).await {
-        Either::Left((verdict, _)) => verdict,
-        Either::Right(_) => Err(Violation::new(
+/// The verdict of a rule, unless it takes so long that a store as slow as this one must have hung.
+async fn bounded<F: Fixture>(fixture: &F, rule: Run<F>) -> Verdict {
+    let pace = within(PROMPT, Box::pin(pace(fixture))).await?;
+    within(limit(pace), rule(fixture)).await?
+}
+
+/// How long a rule may take of a store of which each call takes `pace`.
+fn limit(pace: Duration) -> Duration {
+    let calls = Duration::saturating_mul(pace, CALLS);
+    PROMPT.saturating_add(calls.saturating_mul(Seeds::more_than_usual()))
+}
+
+/// What a call of this store takes: a write, since some take longer for those. What the store answers is
+/// the business of the rules.
+async fn pace<F: Fixture>(fixture: &F) -> Duration {
+    let trial = Trial::new(fixture).await;
+    let (key, claim) = (trial.key(), trial.claim());
+    let began = Instant::now();
+    let _ = trial.store.claim(&key, &claim).await;
+    let pace = began.elapsed();
+    let _ = trial.evict(&key, Expected::Attempt(claim.attempt), true).await;
+    pace
+}
+
+async fn within<T>(limit: Duration, work: BoxFuture<'_, T>) -> Result<T, Violation> {
+    soon(limit, work).await.map_err(|_| {
+        Violation::new(
             "the store answers every call",
-            format_args!("the rule has not ended after {HUNG:?}"),
-        )),
-    }
+            format_args!("the rule has not ended after {limit:?}"),
+        )
+    })
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Violation {
@@ -160,4 +186,25 @@ macro_rules! __tests {
             }
         )*}
     )*};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_store_gets_more_time() {
+        assert_eq!(limit(Duration::ZERO), PROMPT);
+        // Longer than the longest rule takes at that pace: some hundred thousand calls.
+        let slow = limit(Duration::from_millis(100));
+        assert!(slow > 200_000 * Duration::from_millis(100), "{slow:?}");
+        assert_eq!(limit(Duration::MAX), Duration::MAX);
+    }
+
+    #[test]
+    fn what_hangs_is_given_up() {
+        let hung = Box::pin(std::future::pending::<()>());
+        let given_up = futures::executor::block_on(within(Duration::from_millis(1), hung));
+        assert!(given_up.is_err_and(|found| found.observed.contains("has not ended")));
+    }
 }

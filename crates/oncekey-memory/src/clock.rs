@@ -19,6 +19,8 @@ use oncekey::runtime::{Clock, Timestamp};
 /// let before = clock.now();
 /// clock.advance(Duration::from_secs(3600));
 /// assert_eq!(clock.now(), before.saturating_add(Duration::from_secs(3600)));
+/// clock.step_back(Duration::from_secs(3600));
+/// assert_eq!(clock.now(), before);
 /// # drop(store);
 /// ```
 #[derive(Debug, Clone)]
@@ -41,6 +43,14 @@ impl ManualClock {
         };
         // The closure always returns a value, so there is nothing to report.
         let _ = self.micros.fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
+    }
+
+    /// Moves the clock back by `by`, at most to 1970: what a time service may do to a machine.
+    pub fn step_back(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        let back = |now: u64| Some(now.saturating_sub(micros));
+        // The closure always returns a value, so there is nothing to report.
+        let _ = self.micros.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
     }
 
     /// Sets the clock to `to`, which may lie before the time it shows.

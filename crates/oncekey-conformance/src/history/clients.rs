@@ -189,8 +189,13 @@ impl Client<'_> {
         let invoked = stage.position.fetch_add(1, SeqCst);
         let purged = F::block_on(stage.handles[self.number].purge(1_000));
         let ended = stage.position.fetch_add(1, SeqCst);
-        self.notes.purges.push(Purge { client: self.number, invoked, ended });
-        purged.map(|_| ())
+        match purged {
+            Ok(_) => self.notes.purges.push(Purge { client: self.number, invoked, ended }),
+            // A sweep that was turned away or got nowhere comes again; it proves no race.
+            Err(error) if error.is_retryable() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// `operation`, with the token that its attempt was granted, as far as the client knows.

@@ -14,6 +14,8 @@ mod seeds;
 mod steps;
 mod world;
 
+use std::time::{Duration, Instant};
+
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -33,6 +35,8 @@ const REAL_TIME_SEQUENCES: u64 = 30;
 /// How often a failing sequence is repeated, ever shorter.
 const SHRINKS: usize = 2_000;
 const REAL_TIME_SHRINKS: usize = 100;
+/// When a slow store is repeated no more: what was found is worth more than that it is small.
+const SHRINK_FOR: Duration = Duration::from_secs(60);
 
 /// Every answer and every record is what the rules say, command by command, in random sequences.
 pub async fn agrees_with_the_rules<F: Fixture>(fixture: &F) -> Verdict {
@@ -65,7 +69,8 @@ fn sequence<S: Strategy<Value = Vec<Step>>>(strategy: &S, seed: u64) -> Result<S
     tree.map_err(|reason| Violation::new("a sequence to be generated", reason.message()))
 }
 
-/// The smallest sequence that still fails, of at most `budget` tried; `found` is what `tree` found.
+/// The smallest sequence that still fails, of at most `budget` tried within [`SHRINK_FOR`]; `found` is
+/// what `tree` found.
 async fn shrink<F: Fixture>(
     world: &mut World<'_, F>,
     tree: &mut (impl ValueTree<Value = Vec<Step>> + Send),
@@ -73,7 +78,8 @@ async fn shrink<F: Fixture>(
     found: Disagreement,
 ) -> Disagreement {
     let (mut smallest, mut steps) = (found, tree.current());
-    let mut tries = 0..budget;
+    let began = Instant::now();
+    let mut tries = (0..budget).take_while(|_| began.elapsed() < SHRINK_FOR);
     let mut failed = true;
     while tries.next().is_some() {
         let changed = if failed { tree.simplify() } else { tree.complicate() };

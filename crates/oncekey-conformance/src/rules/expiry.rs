@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
-use oncekey::store::{Cause, Claim, ClaimOutcome, Completion, Fenced, Previous, State, Status};
+use oncekey::store::{
+    Cause, Claim, ClaimOutcome, Completion, Fenced, Previous, Settlement, State, Status,
+};
 
 use crate::support::{ANSWER, Trial, broken, busy, ensure, expect, replayed};
 use crate::{Fixture, Verdict};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A lease lives until its deadline and has lapsed when the clock shows the deadline.
 pub async fn a_lease_lapses_at_its_deadline<F: Fixture>(fixture: &F) -> Verdict {
@@ -172,9 +176,63 @@ pub async fn a_retired_key_is_told_if_asked<F: Fixture>(fixture: &F) -> Verdict 
     Ok(())
 }
 
-/// Durations of months work: no unit overflows.
+/// Durations of months are not cut short in the record: no unit overflows, whoever sets them.
+pub async fn months_are_recorded<F: Fixture>(fixture: &F) -> Verdict {
+    let trial = Trial::new(fixture).await;
+    let claim = Claim { lease: 60 * DAY, hold: 400 * DAY, ..trial.claim() };
+    let completion =
+        Completion { retention: 200 * DAY, hold: 400 * DAY, ..trial.completion(ANSWER) };
+
+    let from = trial.now().await?;
+    let owner = trial.acquire(&trial.key(), &claim).await?;
+    lasts("a claim", &trial, &owner.key, from, 60 * DAY, 400 * DAY).await?;
+    let from = trial.now().await?;
+    let _ = trial.renew(&owner, 90 * DAY).await?;
+    lasts("a renewal", &trial, &owner.key, from, 90 * DAY, Duration::ZERO).await?;
+    let from = trial.now().await?;
+    let _ = trial.complete_as(&owner, completion.clone()).await?;
+    lasts("a completion", &trial, &owner.key, from, 200 * DAY, 400 * DAY).await?;
+
+    let settled = trial.key_in(State::GaveUp).await?;
+    let from = trial.now().await?;
+    let done = Settlement::Done(completion);
+    let _ = trial.settle(&settled.key, settled.expected(), done).await?;
+    lasts("a verdict", &trial, &settled.key, from, 200 * DAY, 400 * DAY).await?;
+
+    let released = trial.acquire(&trial.key(), &claim).await?;
+    let from = trial.now().await?;
+    let _ = trial.release_for(&released, 400 * DAY).await?;
+    lasts("a release", &trial, &released.key, from, Duration::ZERO, 400 * DAY).await
+}
+
+/// What the record of `key` shows after `what`: lease or retention last for `length` from `from` on, or
+/// longer, and the key is remembered for `hold` after that.
+async fn lasts<F: Fixture>(
+    what: &str,
+    trial: &Trial<'_, F>,
+    key: &Key,
+    from: Timestamp,
+    length: Duration,
+    hold: Duration,
+) -> Verdict {
+    let record = trial.seen(key).await?.record;
+    let end = match record.status {
+        Status::InProgress { deadline } => deadline,
+        Status::Completed { retained_until, .. } => retained_until,
+        _ => Timestamp::MAX,
+    };
+    let least = from.saturating_add(length);
+    ensure(end >= least, format_args!("{what} for {length:?} lasts until {least:?}"), end)?;
+    let least = least.saturating_add(hold);
+    ensure(
+        record.forget_at >= least,
+        format_args!("{what} with a hold of {hold:?} is remembered until {least:?}"),
+        record.forget_at,
+    )
+}
+
+/// Durations of months are waited for: no unit overflows while time passes.
 pub async fn months_are_counted<F: Fixture>(fixture: &F) -> Verdict {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
     let trial = Trial::new(fixture).await;
     let claim = Claim { lease: 60 * DAY, hold: 400 * DAY, ..trial.claim() };
     let lapsing = trial.acquire(&trial.key(), &claim).await?;

@@ -158,7 +158,7 @@ pub async fn a_version_never_comes_back<F: Fixture>(fixture: &F) -> Verdict {
         let new = trial.claim();
         let replace: Call<'_> = Box::pin(async {
             let evict = Operation::evict(Expected::Any, true);
-            evict.send(&*other, &old.key).await?;
+            call(&evict, &*other, &old.key).await?;
             call(&Operation::Claim(new), &*other, &old.key).await
         });
         let complete = call(&complete, &*trial.store, &old.key);

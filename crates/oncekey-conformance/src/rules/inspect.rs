@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use oncekey::store::{
-    Cause, ClaimOutcome, Page, Query, Replaced, State, Status, Store, StoredValue,
+    Cause, ClaimOutcome, Fenced, Page, Query, Replaced, State, Status, Store, StoredValue,
 };
 
 use crate::support::{ANSWER, Trial, broken, ensure, expect, unchanged};
@@ -94,6 +94,33 @@ pub async fn lists_every_record<F: Fixture>(fixture: &F) -> Verdict {
     Ok(())
 }
 
+/// A listing shows every record that stays, although others that it showed go away between its pages.
+pub async fn lists_what_stays_while_others_go<F: Fixture>(fixture: &F) -> Verdict {
+    let trial = Trial::new(fixture).await;
+    for limit in [1, 3] {
+        let mut owners = Vec::new();
+        for _ in 0..16 {
+            owners.push(trial.owner().await?);
+        }
+        let mut pages = Pages::of(&*trial.store, &[State::Live], limit);
+        while let Some(page) = pages.next().await? {
+            for (listed, _) in page.entries {
+                if let Some(place) = owners.iter().position(|owner| owner.key == listed) {
+                    let gone = owners.swap_remove(place);
+                    let answer = trial.evict(&gone.key, gone.expected(), true).await?;
+                    expect("the eviction of a record that was listed", answer, Fenced::Applied)?;
+                }
+            }
+        }
+        ensure(
+            owners.is_empty(),
+            format_args!("a listing in pages of {limit} shows every record that stays"),
+            format_args!("{} of 16 were not listed", owners.len()),
+        )?;
+    }
+    Ok(())
+}
+
 /// A listing shows only records in the states it asks for.
 pub async fn lists_only_the_wanted_states<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
@@ -157,24 +184,45 @@ pub async fn counts_what_it_cannot_decode<F: Fixture>(fixture: &F) -> Verdict {
 
 /// All pages as one.
 async fn list(store: &dyn Store, states: &[State], limit: usize) -> Result<Page, Violation> {
-    let Some(inspect) = store.inspect() else {
-        return broken("every handle of a store that lists has an Inspect", "None");
-    };
     let mut all = Page { entries: Vec::new(), undecodable: 0, next: None };
-    for _ in 0..100_000 {
-        let query = Query { states: states.to_vec(), after: all.next.take(), limit };
-        let page = inspect.list(&query).await?;
-        ensure(
-            page.entries.len() <= limit,
-            format_args!("a page of at most {limit} records"),
-            page.entries.len(),
-        )?;
+    let mut pages = Pages::of(store, states, limit);
+    while let Some(page) = pages.next().await? {
         all.entries.extend(page.entries);
         all.undecodable += page.undecodable;
-        all.next = page.next;
-        if all.next.is_none() {
-            return Ok(all);
-        }
     }
-    broken("a listing ends", "100000 pages, and one more to come")
+    Ok(all)
+}
+
+/// A listing, page by page.
+struct Pages<'a> {
+    store: &'a dyn Store,
+    query: Query,
+    seen: usize,
+    is_over: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn of(store: &'a dyn Store, states: &[State], limit: usize) -> Self {
+        let query = Query { states: states.to_vec(), after: None, limit };
+        Self { store, query, seen: 0, is_over: false }
+    }
+
+    /// The next page, unless the last one was the end.
+    async fn next(&mut self) -> Result<Option<Page>, Violation> {
+        const MOST: usize = 100_000;
+        if self.is_over {
+            return Ok(None);
+        }
+        let Some(inspect) = self.store.inspect() else {
+            return broken("every handle of a store that lists has an Inspect", "None");
+        };
+        let mut page = inspect.list(&self.query).await?;
+        let (limit, listed) = (self.query.limit, page.entries.len());
+        ensure(listed <= limit, format_args!("a page of at most {limit} records"), listed)?;
+        self.seen += 1;
+        ensure(self.seen <= MOST, "a listing ends", format_args!("more than {MOST} pages"))?;
+        self.query.after = page.next.take();
+        self.is_over = self.query.after.is_none();
+        Ok(Some(page))
+    }
 }

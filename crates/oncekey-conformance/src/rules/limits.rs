@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oncekey::Key;
-use oncekey::runtime::Timestamp;
-use oncekey::store::{Claim, ClaimOutcome, Completion, ErrorKind, Expected, Fenced, State, Status};
+use oncekey::runtime::{ProcessRandom, Random, Timestamp};
+use oncekey::store::{
+    Claim, ClaimOutcome, Completion, ErrorKind, Expected, Fenced, Progress, Renew, State, Status,
+};
 
-use crate::history::Operation;
+use crate::history::{Answer, Operation};
 use crate::support::{ANSWER, Owner, Trial, acquired, broken, busy, ensure, expect, replayed};
 use crate::{Fixture, Verdict, Violation};
 
-/// Keys that differ in one bit, in case, length, normal form or scope are different keys.
+/// Keys that differ in one bit, in case, length, normal form or scope are different keys, also when hashed.
 pub async fn near_identical_keys_are_distinct<F: Fixture>(fixture: &F) -> Verdict {
     let ids: &[&[u8]] = &[
         b"key",
@@ -92,6 +94,7 @@ pub async fn near_identical_keys_are_distinct<F: Fixture>(fixture: &F) -> Verdic
     ];
     let trial = Trial::new(fixture).await;
     let mut keys: Vec<Key> = ids.iter().map(|id| trial.key_with_id(id)).collect();
+    keys.extend(near_identical_hashes());
     // The same bytes, divided among principal, operation and id in other ways.
     for (principal, operation, id) in [
         ("p", "o", "key"),
@@ -106,6 +109,36 @@ pub async fn near_identical_keys_are_distinct<F: Fixture>(fixture: &F) -> Verdic
         keys.push(trial.key_in_scope(principal, operation, id));
     }
     are_distinct(&trial, &keys).await
+}
+
+/// Hashed keys, all alike but for a few bits, or for what a database may take for padding.
+fn near_identical_hashes() -> Vec<Key> {
+    let mut first = [0; 32];
+    for half in first.as_chunks_mut::<16>().0 {
+        *half = ProcessRandom::new().next().to_be_bytes();
+    }
+    let mut digests: Vec<_> = [0_u8, b' ', b'k', b'K', 0xc3, u8::MAX]
+        .into_iter()
+        .map(|last| {
+            let mut digest = first;
+            digest[31] = last;
+            digest
+        })
+        .collect();
+    for place in [0, 1, 15, 16, 30] {
+        let mut digest = digests[0];
+        digest[place] ^= 1;
+        digests.push(digest);
+    }
+    digests.iter().map(hashed_key).collect()
+}
+
+/// The form of a key that an engine which hashes its keys shows to its store.
+fn hashed_key(digest: &[u8; 32]) -> Key {
+    match Key::from_bytes(&[&[2], digest.as_slice()].concat()) {
+        Ok(key) => key,
+        Err(error) => unreachable!("the suite's keys are valid: {error}"),
+    }
 }
 
 /// Keys of the greatest length work, and differ if only their last byte does.
@@ -190,11 +223,9 @@ pub async fn huge_durations_saturate<F: Fixture>(fixture: &F) -> Verdict {
 
 /// A large result is kept whole or refused as too large; then the fact alone fits.
 pub async fn a_large_result_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdict {
-    const LEN: usize = 8 << 20;
     let trial = Trial::new(fixture).await;
     let owner = trial.owner().await?;
-    let pattern: Vec<u8> = (0..251).collect();
-    let value = Bytes::from(pattern.repeat(LEN / pattern.len()));
+    let value = large(8 << 20);
     let complete = |replayable| {
         let completion = Completion { replayable, ..trial.completion(value.clone()) };
         Operation::complete(owner.grant, completion)
@@ -214,6 +245,56 @@ pub async fn a_large_result_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdi
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Large progress is kept whole and handed on, or refused as too large and then changes nothing.
+pub async fn large_progress_fits_or_is_refused<F: Fixture>(fixture: &F) -> Verdict {
+    let trial = Trial::new(fixture).await;
+    let mut last = trial.owner().await?;
+    let mut kept = Bytes::from_static(b"small");
+    let answer = trial.save(&last, 1, kept.clone()).await?;
+    expect("a renewal with progress", answer, Fenced::Applied)?;
+    for len in [2_000, 20_000, 100_000, 2 << 20] {
+        let before = trial.seen(&last.key).await?;
+        let data = large(len);
+        match renewal(&last, &data).send(&*trial.store, &last.key).await {
+            Ok(answer) => {
+                expect("a renewal with large progress", answer, Answer::Fenced(Fenced::Applied))?;
+                kept = data;
+            }
+            Err(error) if error.kind() == ErrorKind::TooLarge => {
+                trial.unchanged("progress that was too large", &last.key, &before).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let progress = trial.seen(&last.key).await?.record.progress;
+        let saved = progress.map(|progress| progress.data.clone());
+        whole(&format!("the progress that is shown after {len} bytes"), saved, &kept)?;
+        let _ = trial.give_up(&last).await?;
+        last = trial.acquire(&last.key, &trial.claim()).await?;
+        let handed_on = last.previous.as_ref().and_then(|previous| previous.progress.clone());
+        whole(&format!("the progress that a takeover gets after {len} bytes"), handed_on, &kept)?;
+    }
+    Ok(())
+}
+
+fn renewal(owner: &Owner, data: &Bytes) -> Operation {
+    let progress = Some(Progress { sequence: 2, data: data.clone() });
+    Operation::Renew(Renew { grant: owner.grant, lease: owner.claim.lease, progress })
+}
+
+/// `bytes` are exactly `required`: said by their lengths, since a message is no place for megabytes.
+fn whole(what: &str, bytes: Option<Bytes>, required: &Bytes) -> Verdict {
+    ensure(
+        bytes.as_ref() == Some(required),
+        format_args!("{what}: the {} bytes that were saved", required.len()),
+        bytes.map(|bytes| format!("{} bytes", bytes.len())),
+    )
+}
+
+/// `len` bytes of every value.
+fn large(len: usize) -> Bytes {
+    (0..=u8::MAX).cycle().take(len).collect()
 }
 
 /// A full store refuses new keys as `Full` and goes on to serve every key that it knows.

@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod claim;
+pub mod clock;
 pub mod complete;
 pub mod contention;
 pub mod corrupt;

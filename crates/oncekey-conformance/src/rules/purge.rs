@@ -153,8 +153,8 @@ pub async fn races_with_renewals<F: Fixture>(fixture: &F) -> Verdict {
         let renewals: Call<'_> = Box::pin(async {
             for owner in &owners {
                 let renewal = Operation::renew(owner.grant, trial.times.long, None);
-                let answer = renewal.send(&*other, &owner.key).await?;
-                told.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+                let answer = call(&renewal, &*other, &owner.key).await?;
+                told.lock().unwrap_or_else(PoisonError::into_inner).extend(answer);
             }
             Ok(None)
         });

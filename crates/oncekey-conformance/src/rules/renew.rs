@@ -1,10 +1,11 @@
 //! Extending the lease, saving progress.
 
+use bytes::Bytes;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{Claim, Fenced, Observed, State, Status};
 
 use crate::history::Operation;
-use crate::support::{Trial, broken, busy, ensure, expect};
+use crate::support::{HARD_BYTES, Trial, broken, busy, ensure, expect};
 use crate::{Fixture, Verdict, Violation};
 
 /// A renewal moves the deadline to now plus the lease it names.
@@ -84,6 +85,30 @@ pub async fn saves_progress<F: Fixture>(fixture: &F) -> Verdict {
                 deadline(&seen)?,
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Saved progress is shown and handed on byte for byte, whatever its bytes are, also none.
+pub async fn progress_is_byte_for_byte<F: Fixture>(fixture: &F) -> Verdict {
+    let trial = Trial::new(fixture).await;
+    let other = fixture.open().await;
+    let every_byte: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
+    for data in HARD_BYTES.iter().copied().chain([every_byte.as_slice(), b""]) {
+        let owner = trial.owner().await?;
+        let answer = trial.save(&owner, 1, Bytes::copy_from_slice(data)).await?;
+        expect("a renewal with progress", answer, Fenced::Applied)?;
+        for store in [&trial.store, &other] {
+            let seen = store.get(&owner.key).await?;
+            let saved = seen.and_then(|seen| seen.record.progress);
+            let saved = saved.map(|progress| (progress.sequence, progress.data.to_vec()));
+            expect("the saved progress", saved, Some((1, data.to_vec())))?;
+        }
+        let _ = trial.give_up(&owner).await?;
+        let next = trial.acquire(&owner.key, &trial.claim()).await?;
+        let inherited = next.previous.and_then(|previous| previous.progress);
+        let inherited = inherited.map(|data| data.to_vec());
+        expect("the progress that a takeover gets", inherited, Some(data.to_vec()))?;
     }
     Ok(())
 }

@@ -1,36 +1,29 @@
 //! What duplicates get.
 
 use bytes::Bytes;
-use oncekey::store::{ClaimOutcome, Completion, Fenced};
+use oncekey::store::{ClaimOutcome, Completion, Fenced, Settlement, State};
 
-use crate::support::{Trial, expect, replayed};
+use crate::support::{HARD_BYTES, Trial, expect, replayed};
 use crate::{Fixture, Verdict};
 
-/// A result is replayed byte for byte, whatever its bytes are.
+/// A result is replayed byte for byte, whatever its bytes are, and whether its owner or an operator recorded it.
 pub async fn is_byte_for_byte<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
     let other = fixture.open().await;
     let every_byte: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
     let long: Vec<u8> =
         (0..100_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    for value in [
-        every_byte.as_slice(),
-        &[0],
-        &[0; 33],
-        b"\xff\xfe\xc3\x28",
-        b"{\"a\": 1}\r\n ",
-        b"007",
-        b"1e3",
-        b"true",
-        b"null",
-        "ﬁancé e\u{301}".as_bytes(),
-        &long,
-    ] {
-        let owner = trial.owner().await?;
-        let _ = trial.complete(&owner, Bytes::copy_from_slice(value)).await?;
-        for store in [&trial.store, &other] {
-            let outcome = store.claim(&owner.key, &trial.claim()).await?;
-            replayed("a claim on a completed key", &outcome, value)?;
+    for value in HARD_BYTES.iter().copied().chain([every_byte.as_slice(), &long]) {
+        let completed = trial.owner().await?;
+        let _ = trial.complete(&completed, Bytes::copy_from_slice(value)).await?;
+        let settled = trial.key_in(State::GaveUp).await?;
+        let done = Settlement::Done(trial.completion(Bytes::copy_from_slice(value)));
+        let _ = trial.settle(&settled.key, settled.expected(), done).await?;
+        for (what, key) in [("completed", &completed.key), ("settled", &settled.key)] {
+            for store in [&trial.store, &other] {
+                let outcome = store.claim(key, &trial.claim()).await?;
+                replayed(format_args!("a claim on a {what} key"), &outcome, value)?;
+            }
         }
     }
     Ok(())

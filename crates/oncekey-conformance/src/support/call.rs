@@ -1,9 +1,11 @@
 //! Commands as values, for rules about many of them.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use oncekey::Key;
+use oncekey::runtime::{ThreadTimer, Timer};
 use oncekey::store::{
     Abandon, Complete, Completion, ErrorKind, Evict, Expected, Fenced, Grant, Known, Progress,
     Renew, Settle, Settlement, Store, StoreError,
@@ -16,26 +18,39 @@ use crate::history::{Answer, Operation};
 /// A call that is under way; a purge has no answer about a key.
 pub(crate) type Call<'a> = BoxFuture<'a, Result<Option<Answer>, StoreError>>;
 
-/// `operation`, on its way. Whoever races may be left in the dark, and then asks again as an engine
-/// does.
+/// `operation`, on its way, as whoever races sends it.
 pub(crate) fn call<'a>(operation: &'a Operation, store: &'a dyn Store, key: &'a Key) -> Call<'a> {
-    const MOST_COPIES: usize = 5;
-    Box::pin(async {
-        let mut copies = 1;
-        loop {
-            match operation.send(store, key).await {
-                Err(error) if error.kind() == ErrorKind::OutcomeUnknown && copies < MOST_COPIES => {
-                    copies += 1;
-                }
-                answered => return answered.map(Some),
-            }
-        }
-    })
+    Box::pin(async { insist(|| operation.send(store, key)).await.map(Some) })
 }
 
 /// A purge, on its way.
 pub(crate) fn purge(store: &dyn Store) -> Call<'_> {
-    Box::pin(async { store.purge(1_000).await.map(|_| None) })
+    Box::pin(async { insist(|| store.purge(1_000)).await.map(|_| None) })
+}
+
+/// Asks until there is an answer, as an engine does. A store whose calls get into each other's way may
+/// leave one of them in the dark, or turn it away before it began: for a lock that was not had in time,
+/// or a transaction that another one overtook. It may not do so for ever.
+async fn insist<T, S>(ask: impl Fn() -> S) -> Result<T, StoreError>
+where
+    S: Future<Output = Result<T, StoreError>>,
+{
+    const MOST_COPIES: u32 = 8;
+    const REST: Duration = Duration::from_millis(50);
+    let timer = ThreadTimer::new();
+    let mut copies = 1;
+    loop {
+        match ask().await {
+            Err(error) if error.is_retryable() && copies < MOST_COPIES => {
+                if error.kind() != ErrorKind::OutcomeUnknown {
+                    // Whoever is in the way may be a call that stands still until this one waits.
+                    timer.sleep_until(timer.now() + copies * REST).await;
+                }
+                copies += 1;
+            }
+            answered => return answered,
+        }
+    }
 }
 
 impl Operation {

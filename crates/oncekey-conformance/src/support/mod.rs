@@ -11,4 +11,4 @@ pub(crate) use call::{Call, call, purge};
 pub(crate) use expect::{acquired, broken, busy, corrupt, ensure, expect, replayed};
 pub(crate) use race::Race;
 pub(crate) use step::{Stepped, soon, step};
-pub(crate) use trial::{ANSWER, Owner, Trial, unchanged};
+pub(crate) use trial::{ANSWER, HARD_BYTES, Owner, Trial, unchanged};

@@ -66,6 +66,19 @@ pub(crate) struct Owner {
     pub(crate) previous: Option<Previous>,
 }
 
+/// Bytes that a store which takes them for text, numbers or documents does not give back.
+pub(crate) const HARD_BYTES: &[&[u8]] = &[
+    &[0],
+    &[0; 33],
+    b"\xff\xfe\xc3\x28",
+    b"{\"a\": 1}\r\n ",
+    b"007",
+    b"1e3",
+    b"true",
+    b"null",
+    "ﬁancé e\u{301}".as_bytes(),
+];
+
 /// What [`Trial::key_in`] completes with.
 pub(crate) const ANSWER: &[u8] = b"the answer";
 
@@ -210,7 +223,7 @@ impl<'f, F: Fixture> Trial<'f, F> {
         &self,
         owner: &Owner,
         sequence: u64,
-        data: &'static str,
+        data: impl Into<Bytes>,
     ) -> Result<Fenced, Violation> {
         let renew = Renew {
             grant: owner.grant,
@@ -283,6 +296,12 @@ impl<'f, F: Fixture> Trial<'f, F> {
             Some(observed) => Ok(observed),
             None => broken("a key that was claimed and not purged has a record", "None"),
         }
+    }
+
+    /// The store's clock: a key is claimed for it, since only records are shown with the time.
+    pub(crate) async fn now(&self) -> Result<Timestamp, Violation> {
+        let owner = self.owner().await?;
+        Ok(self.seen(&owner.key).await?.now)
     }
 
     pub(crate) async fn is_in(&self, what: &str, key: &Key, state: State) -> Verdict {

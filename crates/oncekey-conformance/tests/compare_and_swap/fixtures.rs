@@ -45,8 +45,13 @@ impl Fixture for InMemory {
         self.clock.0.store(later.as_micros(), Ordering::SeqCst);
     }
 
+    async fn step_back(&self, by: Duration) {
+        self.clock.0.fetch_sub(by.as_micros() as u64, Ordering::SeqCst);
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::injected_time()
+            .with(Capability::ClockStep)
             .with(Capability::Restart)
             .with(Capability::Damage)
             .with(Capability::Bounded)

@@ -88,6 +88,10 @@ impl Database {
         self.clock.store(later.as_micros(), Ordering::SeqCst);
     }
 
+    pub(crate) fn step_back(&self, by: Duration) {
+        self.clock.fetch_sub(by.as_micros() as u64, Ordering::SeqCst);
+    }
+
     pub(crate) fn restart(&self) {
         let mut tables = lock(&self.tables);
         tables.primary = tables.disk.clone();

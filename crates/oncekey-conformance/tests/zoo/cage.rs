@@ -48,14 +48,22 @@ impl Fixture for Cage {
 
     fn capabilities(&self) -> Capabilities {
         let inspect = self.database.defect.says_it_lists.then_some(Capability::Inspect);
-        [Capability::Restart, Capability::Damage, Capability::Bounded, Capability::Watch]
-            .into_iter()
-            .chain(inspect)
-            .fold(Capabilities::injected_time(), Capabilities::with)
+        let others = [
+            Capability::Restart,
+            Capability::Damage,
+            Capability::Bounded,
+            Capability::Watch,
+            Capability::ClockStep,
+        ];
+        others.into_iter().chain(inspect).fold(Capabilities::injected_time(), Capabilities::with)
     }
 
     async fn restart(&self) {
         self.database.restart();
+    }
+
+    async fn step_back(&self, by: Duration) {
+        self.database.step_back(by);
     }
 
     async fn damage(&self, key: &Key, damage: Damage) {

@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicU64;
 
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, Evict, Fenced, Observed,
-    Page, Query, Record, Renew, Settle, State, Status, StoreError, Transition, transition,
+    Abandon, AttemptId, Change, Claim, ClaimOutcome, Command, Complete, ErrorKind, Evict, Fenced,
+    Observed, Page, Query, Record, Renew, Settle, State, Status, StoreError, Transition,
+    transition,
 };
 
 use crate::base::Table;
@@ -70,6 +71,8 @@ pub(crate) struct Defect {
     pub(crate) says_it_lists: bool,
     pub(crate) listed_state: fn(&Observed) -> State,
     pub(crate) page: fn(&mut Page, &Query),
+    /// Whether a page begins after so many records, and not after the last one of the page before.
+    pub(crate) pages_by_offset: bool,
 }
 
 /// No defect at all.
@@ -105,6 +108,7 @@ pub(crate) const SOUND: Defect = Defect {
     says_it_lists: true,
     listed_state: |observed| observed.state,
     page: |_, _| {},
+    pages_by_offset: false,
 };
 
 /// What a handle is doing.
@@ -171,7 +175,7 @@ pub(crate) enum Mend {
     /// Notices that somebody was faster, and decides again.
     Again,
     /// Notices, and reports that something broke.
-    Fail,
+    Fail(ErrorKind),
 }
 
 /// What is done to which key.

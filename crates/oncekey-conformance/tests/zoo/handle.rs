@@ -98,7 +98,7 @@ impl Handle {
                     return Ok(decided);
                 }
                 Mend::Again => {}
-                Mend::Fail => return Err(StoreError::new(ErrorKind::Unavailable, op.name())),
+                Mend::Fail(kind) => return Err(StoreError::new(kind, op.name())),
             }
         }
     }

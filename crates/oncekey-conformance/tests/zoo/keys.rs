@@ -57,6 +57,16 @@ pub(crate) fn keys_are_text() -> Defect {
     })
 }
 
+/// Takes a key apart for its columns, and finds nothing in one that is hashed: all of them are one row.
+pub(crate) fn hashed_keys_have_no_parts() -> Defect {
+    folded(|key| if parts(key).is_some() && key[0] == 1 { key.to_vec() } else { vec![2] })
+}
+
+/// A hashed key in a column of 32 bytes, of which its form takes one.
+pub(crate) fn cuts_hashed_keys() -> Defect {
+    folded(|key| if key[0] == 2 { key[..key.len().min(32)].to_vec() } else { key.to_vec() })
+}
+
 /// An index that looks at the first 2,000 bytes.
 pub(crate) fn cuts_long_keys() -> Defect {
     Defect {

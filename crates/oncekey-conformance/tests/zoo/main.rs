@@ -4,6 +4,7 @@
 mod base;
 mod cage;
 mod claims;
+mod clocks;
 mod copies;
 mod defect;
 mod endings;
@@ -95,6 +96,14 @@ inhabitants! {
         lapsed_is_forgotten,
         short_leases_do_not_count,
         thirty_two_bits,
+        heartbeats_wrap,
+        nothing_lasts_fifty_days,
+    }
+    clocks {
+        token_follows_the_clock,
+        future_locks_are_stale,
+        future_results_are_stale,
+        ages_are_unsigned,
     }
     results {
         result_ends_the_count,
@@ -105,6 +114,7 @@ inhabitants! {
         result_has_no_hold,
         keeps_the_scaffolding,
         results_are_text,
+        verdicts_are_text,
         streams_are_braces,
         cuts_large_results,
         results_have_affinity,
@@ -148,6 +158,9 @@ inhabitants! {
         saves_nothing,
         saves_or_extends,
         heartbeat_wipes_progress,
+        progress_is_text,
+        empty_progress_is_none,
+        cuts_large_progress,
     }
     endings {
         release_waits_for_the_lease,
@@ -213,6 +226,8 @@ inhabitants! {
         ends_at_nul,
         numbers_are_numbers,
         keys_are_text,
+        hashed_keys_have_no_parts,
+        cuts_hashed_keys,
         cuts_long_keys,
     }
     operators {
@@ -237,6 +252,7 @@ inhabitants! {
         shows_no_ended_records,
         lists_the_stored_status,
         loses_a_row_between_pages,
+        pages_by_offset,
         lists_readable_keys,
         damage_is_not_counted,
     }

@@ -29,6 +29,8 @@ struct Quirks {
     /// Half of the writes are reported as unknown, although they took place. A removal is certain: once
     /// repeated it finds nothing, and that is another answer.
     half_of_the_writes_are_unknown: bool,
+    /// Whoever loses a swap to another is turned away as `Unavailable`.
+    turns_losers_away: bool,
     /// A retired value is kept as its digest.
     shrinks_the_retired: bool,
     /// Entries vanish by themselves when their time has come.
@@ -51,6 +53,7 @@ enum Channel {
 
 const USUAL: Quirks = Quirks {
     half_of_the_writes_are_unknown: false,
+    turns_losers_away: false,
     shrinks_the_retired: false,
     removes_by_itself: false,
     pauses: 0,
@@ -66,6 +69,11 @@ fn a_plain_compare_and_swap_passes() {
 #[test]
 fn a_storage_that_is_often_unsure_passes() {
     assert_accepted(Quirks { half_of_the_writes_are_unknown: true, ..USUAL });
+}
+
+#[test]
+fn a_storage_that_turns_losers_away_passes() {
+    assert_accepted(Quirks { turns_losers_away: true, pauses: 1, ..USUAL });
 }
 
 #[test]
@@ -218,7 +226,10 @@ impl CompareAndSwap for Odd {
             let mut entries = lock(&self.0.entries);
             let found = entries.get(key);
             if found.map(|found| Version::from(found.version)).as_ref() != expected {
-                return Ok(false);
+                return match self.0.quirks.turns_losers_away {
+                    true => Err(StoreError::new(ErrorKind::Unavailable, "swap")),
+                    false => Ok(false),
+                };
             }
             if found.is_none() && self.0.capacity.is_some_and(|room| entries.len() >= room) {
                 return Err(StoreError::new(ErrorKind::Full, "swap"));
@@ -293,13 +304,19 @@ impl Fixture for OddFixture {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let capabilities =
-            Capabilities::injected_time().with(Capability::Damage).with(Capability::Bounded);
+        let capabilities = Capabilities::injected_time()
+            .with(Capability::Damage)
+            .with(Capability::Bounded)
+            .with(Capability::ClockStep);
         match self.0.quirks.channel {
             Some(Channel::Sloppy) => capabilities.with(Capability::Watch),
             // What never comes is no capability.
             Some(Channel::Silent) | None => capabilities,
         }
+    }
+
+    async fn step_back(&self, by: Duration) {
+        self.0.clock.fetch_sub(by.as_micros() as u64, Ordering::SeqCst);
     }
 
     async fn damage(&self, key: &Key, damage: Damage) {

@@ -303,6 +303,11 @@ pub(crate) fn loses_a_row_between_pages() -> Defect {
     }
 }
 
+/// Pages by `OFFSET`: for every record that goes away between two pages, one is passed over.
+pub(crate) fn pages_by_offset() -> Defect {
+    Defect { fault: "inspect::lists_what_stays_while_others_go", pages_by_offset: true, ..SOUND }
+}
+
 /// Lists keys as text, and leaves out those that are none.
 pub(crate) fn lists_readable_keys() -> Defect {
     Defect {

@@ -1,6 +1,6 @@
 //! Two callers at once: stores that read, think, and write what is no longer so.
 
-use oncekey::store::{Change, Record, State, Status};
+use oncekey::store::{Change, ErrorKind, Record, State, Status};
 
 use crate::defect::{Defect, Mend, Op, SOUND};
 
@@ -14,8 +14,9 @@ pub(crate) fn checks_then_acts() -> Defect {
     }
 }
 
-/// Whoever comes second in a race gets an error, although nothing broke. As in idempot-js: a 503 for
-/// the loser. In Postgres, `INSERT .. ON CONFLICT DO NOTHING` and a `SELECT` in one statement.
+/// Whoever comes second in a race gets an error that no retry helps, although nothing broke: the unique
+/// index that it ran into reads as damage. As in idempot-js: a 503 for the loser. In Postgres,
+/// `INSERT .. ON CONFLICT DO NOTHING` and a `SELECT` in one statement.
 pub(crate) fn loser_gets_an_error() -> Defect {
     Defect {
         fault: "contention::one_claim_wins",
@@ -23,7 +24,7 @@ pub(crate) fn loser_gets_an_error() -> Defect {
         mends: |seen, found, _| match found {
             None => Mend::Write,
             Some(_) if seen.record.is_some() => Mend::Again,
-            Some(_) => Mend::Fail,
+            Some(_) => Mend::Fail(ErrorKind::Corrupt),
         },
         ..SOUND
     }
@@ -73,7 +74,9 @@ pub(crate) fn copies_collide() -> Defect {
         tears: |op, seen| (op == Op::Claim && seen.record.is_none()).then_some(Change::Keep),
         mends: |_, found, change| match (found, change) {
             (None, _) => Mend::Write,
-            (Some(found), Change::Put(record)) if found.attempt == record.attempt => Mend::Fail,
+            (Some(found), Change::Put(record)) if found.attempt == record.attempt => {
+                Mend::Fail(ErrorKind::Corrupt)
+            }
             _ => Mend::Again,
         },
         ..SOUND

@@ -1,6 +1,7 @@
 //! Renewals: stores that extend too much, too little, or at the cost of something else.
 
-use oncekey::store::{Change, Fenced, State, Status};
+use bytes::Bytes;
+use oncekey::store::{Change, Fenced, Progress, Renew, State, Status};
 
 use crate::defect::{Defect, SOUND, edit, refuse};
 
@@ -121,6 +122,51 @@ pub(crate) fn saves_or_extends() -> Defect {
         },
         ..SOUND
     }
+}
+
+/// A text column for progress: bytes that are no UTF-8 come back as replacement characters.
+pub(crate) fn progress_is_text() -> Defect {
+    Defect {
+        fault: "renew::progress_is_byte_for_byte",
+        renew: |seen, renew| {
+            let text = |data: &[u8]| Some(String::from_utf8_lossy(data).into_owned().into());
+            seen.decide(&with_progress(renew, text))
+        },
+        ..SOUND
+    }
+}
+
+/// Empty progress is no progress: a step whose result is empty is run again.
+pub(crate) fn empty_progress_is_none() -> Defect {
+    Defect {
+        fault: "renew::progress_is_byte_for_byte",
+        renew: |seen, renew| {
+            let kept = |data: &[u8]| (!data.is_empty()).then(|| Bytes::copy_from_slice(data));
+            seen.decide(&with_progress(renew, kept))
+        },
+        ..SOUND
+    }
+}
+
+/// A column of 1,024 bytes for progress, and a database that cuts without a word.
+pub(crate) fn cuts_large_progress() -> Defect {
+    Defect {
+        fault: "limits::large_progress_fits_or_is_refused",
+        renew: |seen, renew| {
+            let cut = |data: &[u8]| Some(Bytes::copy_from_slice(&data[..data.len().min(1024)]));
+            seen.decide(&with_progress(renew, cut))
+        },
+        ..SOUND
+    }
+}
+
+/// The renewal, with what `change` makes of its progress.
+fn with_progress(renew: &Renew, change: impl FnOnce(&[u8]) -> Option<Bytes>) -> Renew {
+    let progress = renew.progress.clone().and_then(|progress| {
+        let data = change(&progress.data)?;
+        Some(Progress { data, ..progress })
+    });
+    Renew { progress, ..renew.clone() }
 }
 
 /// A plain heartbeat writes the whole row, with no progress in it.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    ClaimOutcome, Complete, Fenced, Record, State, Status, StoredValue, Transition,
+    ClaimOutcome, Complete, Fenced, Record, Settlement, State, Status, StoredValue, Transition,
 };
 
 use crate::defect::{Defect, SOUND, Seen, edit, refuse};
@@ -106,6 +106,22 @@ pub(crate) fn results_are_text() -> Defect {
         fault: "replay::is_byte_for_byte",
         stored: |_, _, record| {
             change_value(record, |value| Some(String::from_utf8_lossy(value).into_owned().into()));
+        },
+        ..SOUND
+    }
+}
+
+/// An operator's verdict comes through a form, and its bytes as text.
+pub(crate) fn verdicts_are_text() -> Defect {
+    Defect {
+        fault: "replay::is_byte_for_byte",
+        settle: |seen, settle| {
+            let mut settle = settle.clone();
+            if let Settlement::Done(completion) = &mut settle.settlement {
+                let text = String::from_utf8_lossy(&completion.value).into_owned();
+                completion.value = text.into();
+            }
+            seen.decide(&settle)
         },
         ..SOUND
     }

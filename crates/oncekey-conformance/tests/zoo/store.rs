@@ -126,14 +126,22 @@ impl Inspect for Handle {
         let now = self.database.now();
         let mut page = Page { entries: Vec::new(), undecodable: 0, next: None };
         let after = query.after.as_ref().map_or(&[][..], Cursor::as_bytes);
-        let mut looked_at: &[u8] = &[];
+        let mut looked_at = Vec::new();
         let rows = self.database.rows();
-        for (stored_key, slot) in rows.iter().filter(|(key, _)| key.as_slice() > after) {
+        for (offset, (stored_key, slot)) in (1_u64..).zip(&rows) {
+            // What the cursor of a page that ends here is.
+            let place = match defect.pages_by_offset {
+                true => offset.to_be_bytes().to_vec(),
+                false => stored_key.clone(),
+            };
+            if place.as_slice() <= after {
+                continue;
+            }
             if page.entries.len() >= query.limit {
-                page.next = Some(Cursor::new(looked_at.to_vec()));
+                page.next = Some(Cursor::new(looked_at));
                 break;
             }
-            looked_at = stored_key;
+            looked_at = place;
             match (Key::from_bytes(stored_key), slot.read()) {
                 (Ok(key), Ok(record)) => {
                     let observed = Observed::new(record, now);

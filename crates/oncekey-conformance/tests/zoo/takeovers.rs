@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use oncekey::store::{Abandon, Claim, ClaimOutcome, Known, OnInterrupted, State, Status};
+use oncekey::runtime::Timestamp;
+use oncekey::store::{Abandon, Claim, ClaimOutcome, Known, OnInterrupted, Record, State, Status};
 
 use crate::base::lock;
 use crate::defect::{Defect, SOUND, Seen, edit, keep, refuse};
@@ -239,6 +240,39 @@ pub(crate) fn short_leases_do_not_count() -> Defect {
                     record.forget_at = seen.now.saturating_add(claim.hold);
                 }
             })
+        },
+        ..SOUND
+    }
+}
+
+/// A heartbeat goes out in milliseconds of 31 bits, where 25 days are over at once; *never* is a case of
+/// its own.
+pub(crate) fn heartbeats_wrap() -> Defect {
+    Defect {
+        fault: "expiry::months_are_recorded",
+        renew: |seen, renew| {
+            const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+            let mut renew = renew.clone();
+            if renew.lease < NEVER {
+                let wrapped = renew.lease.as_millis() as u64 & 0x7fff_ffff;
+                renew.lease = Duration::from_millis(wrapped);
+            }
+            seen.decide(&renew)
+        },
+        ..SOUND
+    }
+}
+
+/// A server that keeps nothing for longer than 32 bits of milliseconds can say, whatever the record
+/// says.
+pub(crate) fn nothing_lasts_fifty_days() -> Defect {
+    Defect {
+        fault: "expiry::months_are_counted",
+        is_due: |seen| {
+            let granted = |record: &Record| Timestamp::from_micros(record.token.get());
+            let age = seen.record.map(|record| seen.now.saturating_since(granted(record)));
+            age.is_some_and(|age| age > Duration::from_millis(u64::from(u32::MAX)))
+                || (SOUND.is_due)(seen)
         },
         ..SOUND
     }

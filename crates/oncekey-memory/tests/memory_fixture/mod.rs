@@ -30,9 +30,14 @@ impl Fixture for MemoryFixture {
         self.clock.advance(duration);
     }
 
+    async fn step_back(&self, by: Duration) {
+        self.clock.step_back(by);
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::injected_time()
             .with(Capability::Bounded)
+            .with(Capability::ClockStep)
             .with(Capability::Inspect)
             .with(Capability::Watch)
     }

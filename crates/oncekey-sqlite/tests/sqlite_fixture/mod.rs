@@ -50,10 +50,15 @@ impl Fixture for SqliteFixture {
         self.clock.advance(duration);
     }
 
+    async fn step_back(&self, by: Duration) {
+        self.clock.step_back(by);
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::injected_time()
             .with(Capability::Restart)
             .with(Capability::Damage)
+            .with(Capability::ClockStep)
             .with(Capability::Inspect)
     }
 
