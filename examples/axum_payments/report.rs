@@ -80,15 +80,15 @@ fn client_lines(endings: &[Ending]) -> Vec<(&'static str, u64)> {
 
 fn engine_lines(counts: &Counts) -> Vec<(&'static str, u64)> {
     vec![
-        ("executed", counts.of(|it| &it.executed)),
-        ("replayed", counts.of(|it| &it.replayed)),
-        ("waited for another", counts.of(|it| &it.waited)),
-        ("refused: busy", counts.of(|it| &it.busy)),
-        ("refused: mismatch", counts.of(|it| &it.mismatch)),
-        ("released, nothing done", counts.of(|it| &it.released)),
-        ("gave up, outcome unknown", counts.of(|it| &it.gave_up)),
-        ("takeovers", counts.of(|it| &it.taken_over)),
-        ("leases lost", counts.of(|it| &it.lease_lost)),
+        ("executed", counts.of("executed")),
+        ("replayed", counts.of("replayed")),
+        ("waited for another", counts.of("waiting")),
+        ("refused: busy", counts.of("busy")),
+        ("refused: mismatch", counts.of("mismatch")),
+        ("released, nothing done", counts.of("released")),
+        ("gave up, outcome unknown", counts.of("gave_up")),
+        ("takeovers", counts.of("taken_over")),
+        ("leases lost", counts.of("lease_lost")),
     ]
 }
 
@@ -163,7 +163,7 @@ fn metrics_agree(counts: &Counts, metrics: &str) -> Check {
             labels.contains(r#"event="executed""#) && labels.contains(r#"operation="payments""#);
         if ours { value.parse::<u64>().ok() } else { None }
     });
-    let wanted = counts.of(|it| &it.executed);
+    let wanted = counts.of("executed");
     let culprits = match executed.unwrap_or(0) {
         told if told >= wanted => BTreeSet::new(),
         told => BTreeSet::from([format!("{told} of {wanted} executed")]),

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use oncekey::observe::{Event, Observer};
 use serde::{Deserialize, Serialize};
 
+use crate::counts::{Counts, name_of};
 use crate::pace::Pace;
 use crate::play::Ended;
 use crate::processor::{Order, Receipt, Reference};
@@ -80,6 +82,15 @@ impl Journal {
         self.past.iter().filter(|entry| matches!(entry, Entry::Killed)).count() as u64
     }
 
+    /// Adds to `counts` what was counted in earlier lives.
+    pub(crate) fn restore(&self, counts: &Counts) {
+        for entry in &self.past {
+            if let Entry::Counted(name) = entry {
+                counts.add(name);
+            }
+        }
+    }
+
     /// How many clients got to their end in earlier lives.
     pub(crate) fn endings(&self) -> usize {
         self.past.iter().filter(|entry| matches!(entry, Entry::Ended(_))).count()
@@ -98,7 +109,10 @@ impl Journal {
     /// Writes it down. The system keeps what was written when the process is killed.
     pub(crate) fn write(&self, entry: Entry) {
         let Some(file) = &self.file else { return };
-        let at = self.resumed_at + self.pace.millis(self.resumed.elapsed());
+        // A second of the log takes `second` here.
+        let second = self.pace.real(1_000);
+        let seconds = self.resumed.elapsed().div_duration_f64(second);
+        let at = self.resumed_at + (seconds * 1_000.0) as u64;
         let line = serde_json::to_string(&Line { at, entry }).map(|line| line + "\n");
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let written =
@@ -108,5 +122,12 @@ impl Journal {
             eprintln!("payments: the journal cannot be written: {error}");
             std::process::exit(2);
         }
+    }
+}
+
+/// What is counted in this life is counted in the next ones too.
+impl Observer for Journal {
+    fn observe(&self, _operation: &str, event: &Event) {
+        self.write(Entry::Counted(name_of(event).to_owned()));
     }
 }

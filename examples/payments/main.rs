@@ -137,11 +137,13 @@ async fn play_and_report(
     let kill_every = options.is_killed().then_some(options.kill_every);
     let processor = Processor::new(pace, options.seed, Arc::clone(&journal), kill_every);
     let (processor, ledger) = (Arc::new(processor), Arc::new(Ledger::new(Arc::clone(&journal))));
-    let counts = options.with_oncekey.then(|| Counts::new(Arc::clone(&journal)));
+    let counts = options.with_oncekey.then(Counts::default);
     let service = match &counts {
         Some(counts) => {
+            journal.restore(counts);
             let store = options.store.open(folder).await?;
-            Service::with_oncekey(store, processor, ledger, pace, counts.clone())
+            let observers = (counts.clone(), Arc::clone(&journal));
+            Service::with_oncekey(store, processor, ledger, pace, observers)
         }
         None => Service::without_oncekey(processor, ledger),
     };

@@ -19,11 +19,6 @@ impl Pace {
         Duration::from_millis(millis) / self.speed
     }
 
-    /// How many milliseconds of the log `real` is.
-    pub(crate) fn millis(self, real: Duration) -> u64 {
-        u64::try_from((real * self.speed).as_millis()).unwrap_or(u64::MAX)
-    }
-
     pub(crate) async fn pass(self, millis: u64) {
         tokio::time::sleep(self.real(millis)).await;
     }

@@ -48,14 +48,15 @@ impl Service {
         processor: Arc<Processor>,
         ledger: Arc<Ledger>,
         pace: Pace,
-        observer: impl Observer + 'static,
+        observers: (impl Observer + 'static, impl Observer + 'static),
     ) -> Self {
         // A charge must not be repeated, and the processor can be asked what it did: `verified`.
         let hook = hook(Arc::clone(&processor), Arc::clone(&ledger));
         let idempotency = Idempotency::verified(store, hook)
             .lease(pace.real(LEASE))
             .wait_for_duplicate(pace.real(WAIT))
-            .observer(observer)
+            .observer(observers.0)
+            .observer(observers.1)
             .named("payments");
         Self { processor, ledger, idempotency: Some(idempotency) }
     }

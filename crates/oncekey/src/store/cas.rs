@@ -9,7 +9,7 @@ use super::command::{Abandon, Claim, ClaimOutcome, Complete, Evict, Expected, Fe
 use super::command::{Renew, Settle};
 use super::error::{ErrorKind, StoreError};
 use super::record::{Observed, Record};
-use super::transition::{Change, Command, Purge, transition};
+use super::transition::{Change, Command, Purge, Transition, transition};
 use super::{Inspect, Store, Watch};
 use crate::Key;
 use crate::runtime::Timestamp;
@@ -172,40 +172,33 @@ impl<C: CompareAndSwap> CasStore<C> {
     where
         T::Outcome: PartialEq + Send,
     {
-        let mut unknown = None;
+        let mut dark: Option<Dark<T::Outcome>> = None;
         let mut unknowns = 0;
-        // What was decided in the dark.
-        let mut decided_before = None;
         for _ in 0..Self::MAX_DECISIONS {
-            let (found, now) = match self.storage.load(key).await {
+            let loaded = self.storage.load(key).await.and_then(|(found, now)| {
+                let record =
+                    found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()?;
+                Ok((found, record, now))
+            });
+            let (found, record, now) = match loaded {
                 Ok(loaded) => loaded,
                 // With a swap in the dark, a failed load must not read as "not applied".
-                Err(error) => return Err(unknown.unwrap_or(error)),
-            };
-            let record = match found.as_ref().map(|found| Record::decode(&found.bytes)).transpose()
-            {
-                Ok(record) => record,
-                Err(error) => return Err(unknown.unwrap_or(error)),
+                Err(error) => return Err(dark.map_or(error, |dark| dark.error)),
             };
             let decided = transition(record.as_ref(), command, now);
+            if let Some(dark) = dark.take_if(|dark| !dark.allows(found.as_ref(), &decided)) {
+                return Err(dark.error);
+            }
             let new = match decided.change {
-                // If it differs, the swap in the dark may have taken place, and somebody else's after
-                // it: a refusal would then say that nothing was done.
-                Change::Keep => {
-                    return match unknown {
-                        Some(error) if decided_before.as_ref() != Some(&decided.outcome) => {
-                            Err(error)
-                        }
-                        _ => Ok(decided.outcome),
-                    };
-                }
+                Change::Keep => return Ok(decided.outcome),
                 Change::Put(record) => {
                     Some(Entry { bytes: record.encode(), forget_at: record.forget_at })
                 }
                 Change::Remove => None,
             };
-            let expected = found.as_ref().map(|found| &found.version);
-            match self.storage.swap(key, expected, new).await {
+            let written = new.as_ref().map(|entry| entry.bytes.clone());
+            let expected = found.map(|found| found.version);
+            match self.storage.swap(key, expected.as_ref(), new).await {
                 Ok(true) => return Ok(decided.outcome),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
@@ -213,16 +206,45 @@ impl<C: CompareAndSwap> CasStore<C> {
                     if unknowns == Self::MAX_UNKNOWN {
                         return Err(error);
                     }
-                    unknown = Some(error);
-                    decided_before = Some(decided.outcome);
+                    dark = Some(Dark { error, expected, written, outcome: decided.outcome });
                 }
-                Err(error) => return Err(unknown.unwrap_or(error)),
+                Err(error) => return Err(dark.map_or(error, |dark| dark.error)),
             }
         }
-        Err(unknown.unwrap_or_else(|| {
-            StoreError::new(ErrorKind::Unavailable, operation)
-                .with_message("the storage refused every compare-and-swap; check its `swap`")
-        }))
+        Err(dark.map_or_else(
+            || {
+                StoreError::new(ErrorKind::Unavailable, operation)
+                    .with_message("the storage refused every compare-and-swap; check its `swap`")
+            },
+            |dark| dark.error,
+        ))
+    }
+}
+
+/// A swap of which nobody knows whether it took place.
+struct Dark<O> {
+    error: StoreError,
+    /// What it was to replace.
+    expected: Option<Version>,
+    /// What it was to write; `None` if it was to remove.
+    written: Option<Bytes>,
+    outcome: O,
+}
+
+impl<O: PartialEq> Dark<O> {
+    /// Whether what is decided now holds whether or not the swap took place.
+    ///
+    /// A refusal that differs from the earlier answer would say that nothing was done. And a second write
+    /// on top of what somebody else did since would do twice what was asked once.
+    fn allows(&self, found: Option<&Versioned>, decided: &Transition<O>) -> bool {
+        match decided.change {
+            Change::Keep => decided.outcome == self.outcome,
+            Change::Put(_) | Change::Remove => {
+                let has_not = found.map(|found| &found.version) == self.expected.as_ref();
+                let has = found.map(|found| &found.bytes) == self.written.as_ref();
+                has_not || has
+            }
+        }
     }
 }
 

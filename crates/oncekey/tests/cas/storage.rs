@@ -46,7 +46,7 @@ struct State {
     loaded: usize,
     set_aside: Option<Entry>,
     /// What somebody else puts in place before the load with this number.
-    put_at_load: Option<(usize, Bytes, Entry)>,
+    put_at_load: Option<(usize, Bytes, Option<Entry>)>,
     under_way: Option<(Bytes, Option<u64>, Option<Entry>)>,
 }
 
@@ -113,7 +113,14 @@ impl Storage {
     pub(crate) fn put_at_load(&self, load: usize, key: &Key, entry: Entry) {
         let mut state = self.state();
         let at = state.loaded + load;
-        state.put_at_load = Some((at, Bytes::copy_from_slice(key.as_bytes()), entry));
+        state.put_at_load = Some((at, Bytes::copy_from_slice(key.as_bytes()), Some(entry)));
+    }
+
+    /// Has somebody else remove the entry right before the `load`th load from now.
+    pub(crate) fn remove_at_load(&self, load: usize, key: &Key) {
+        let mut state = self.state();
+        let at = state.loaded + load;
+        state.put_at_load = Some((at, Bytes::copy_from_slice(key.as_bytes()), None));
     }
 
     pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
@@ -134,7 +141,10 @@ impl CompareAndSwap for Storage {
         if let Some((_, key, entry)) = state.put_at_load.take_if(|(at, ..)| *at == loaded) {
             state.last_version += 1;
             let version = state.last_version;
-            state.entries.insert(key, (version, entry));
+            match entry {
+                Some(entry) => state.entries.insert(key, (version, entry)),
+                None => state.entries.remove(&key),
+            };
         }
         if let Some(Some(kind)) = state.loads.pop_front() {
             return Err(StoreError::new(kind, "load"));

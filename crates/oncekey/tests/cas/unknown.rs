@@ -161,3 +161,24 @@ fn a_storage_that_refuses_every_swap_is_unavailable() {
     // Many times, and not for ever.
     assert!((100..100_000).contains(&store.get_ref().loaded()));
 }
+
+/// The claim took place, an operator evicted what it made, and the key is as good as new: claimed once
+/// more, it would be granted twice for one question.
+#[test]
+fn what_took_place_in_the_dark_is_not_done_again_after_others() {
+    for frozen in [true, false] {
+        let key = key("a");
+        let store = CasStore::new(Storage::default());
+        store.get_ref().next_swaps([Swap::DoneInTheDark]);
+        let claim = commands::claim(1);
+        let claiming = store.claim(&key, &claim);
+        // Between the swap in the dark and the load that follows it.
+        store.get_ref().remove_at_load(2, &key);
+        if !frozen {
+            store.get_ref().pass(1);
+        }
+        let error = block_on(claiming).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(store.get_ref().entry(&key), None);
+    }
+}
