@@ -12,10 +12,14 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod redis_cluster;
+mod redis_sentinel;
 mod relay;
 
 pub use pgbouncer::{Pgbouncer, PoolMode};
 pub use postgres::{Durability, Postgres};
 pub use proxy::{Lose, Proxy};
 pub use redis::{Flavor, Redis};
+pub use redis_cluster::RedisCluster;
+pub use redis_sentinel::RedisSentinels;
 pub use relay::Relay;

@@ -1,7 +1,7 @@
 //! [`Redis`]: a server that a test may restart, kill and pause.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::process::{self, Watchdog, wait_until};
+
+const SENTINEL_FILE: &str = "sentinel.conf";
 
 /// Which program it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,23 @@ impl Redis {
     /// The same with settings of its own, as on the command line: `--name`, `value`, ...
     #[must_use]
     pub fn start_with(flavor: Flavor, arguments: &[&str]) -> Self {
-        let folder = process::new_folder("rd");
+        Self::start_in(process::new_folder("rd"), flavor, arguments)
+    }
+
+    /// A sentinel that watches the primary `name` on `port` together with others.
+    pub(crate) fn start_sentinel(name: &str, port: u16, quorum: usize) -> Self {
+        let folder = process::new_folder("rs");
+        let settings = format!(
+            "sentinel monitor {name} 127.0.0.1 {port} {quorum}\n\
+             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel failover-timeout {name} 5000\n"
+        );
+        fs::write(folder.join(SENTINEL_FILE), settings).expect("the folder is writable");
+        process::own(&folder);
+        Self::start_in(folder, Flavor::Redis, &["--sentinel"])
+    }
+
+    fn start_in(folder: PathBuf, flavor: Flavor, arguments: &[&str]) -> Self {
         let watchdog = Watchdog::new(&folder, &folder.join("pid"), "KILL");
         let mut server = Self {
             flavor,
@@ -123,16 +141,52 @@ impl Redis {
     }
 
     fn try_ask(&self, command: &[&str]) -> std::io::Result<String> {
+        let command: Vec<_> = command.iter().map(|word| word.as_bytes()).collect();
+        let lines = self.try_ask_bytes(&command)?;
+        Ok(String::from_utf8_lossy(&lines.join(&b'\n')).into_owned())
+    }
+
+    fn try_ask_bytes(&self, command: &[&[u8]]) -> std::io::Result<Vec<Vec<u8>>> {
         let mut stream = TcpStream::connect(self.address())?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        let mut request = format!("*{}\r\n", command.len());
+        let mut request = format!("*{}\r\n", command.len()).into_bytes();
         for word in command {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
         }
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(&request)?;
         let mut lines = Vec::new();
         read_answer(&mut BufReader::new(stream), &mut lines)?;
-        Ok(lines.join("\n"))
+        Ok(lines)
+    }
+
+    /// The field `name` of `INFO`, if it is there.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<String> {
+        let info = self.try_ask(&["INFO", "everything"]).ok()?;
+        let field = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        field.map(|value| value.trim().to_owned())
+    }
+
+    /// Makes the server a replica of the one on `port`, and waits until it has caught up.
+    pub fn replicate(&self, port: u16) {
+        let answer = self.ask(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
+        assert_eq!(answer, "OK");
+        wait_until("the replica has caught up", || {
+            self.info("master_link_status").as_deref() == Some("up")
+        });
+    }
+
+    /// Moves all keys of a slot to the node on `port`.
+    pub(crate) fn move_keys(&self, slot: &str, port: u16) {
+        let port = port.to_string();
+        let list = [&b"CLUSTER"[..], b"GETKEYSINSLOT", slot.as_bytes(), b"10000"];
+        for key in self.try_ask_bytes(&list).expect("the server answers") {
+            let migrate = [b"MIGRATE", &b"127.0.0.1"[..], port.as_bytes(), &key, b"0", b"5000"];
+            let answer = self.try_ask_bytes(&migrate).expect("the server answers");
+            assert_eq!(answer, [b"OK"]);
+        }
     }
 
     /// Kills the server at once, as a crash would, and starts it again.
@@ -188,7 +242,7 @@ impl Redis {
             .open(self.folder.join("log"))
             .expect("the folder is writable");
         let mut command = process::command(self.flavor.program());
-        let sentinel = self.folder.join("sentinel.conf");
+        let sentinel = self.folder.join(SENTINEL_FILE);
         if sentinel.is_file() {
             command.arg(&sentinel);
         }
@@ -214,19 +268,18 @@ impl Redis {
     }
 }
 
+/// One whose number leaves room for the bus of a cluster, which is on a port 10000 above.
 fn free_port() -> u16 {
-    // The bus of a cluster has a port of its own, 10000 above.
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
         let port = listener.local_addr().unwrap().port();
-        let lower = if port > 50_000 { port - 20_000 } else { port };
-        if TcpListener::bind(("127.0.0.1", lower)).is_ok() || lower == port {
-            return lower;
+        if port < 55_000 {
+            return port;
         }
     }
 }
 
-fn read_answer(from: &mut impl BufRead, lines: &mut Vec<String>) -> std::io::Result<()> {
+fn read_answer(from: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> std::io::Result<()> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -236,20 +289,21 @@ fn read_answer(from: &mut impl BufRead, lines: &mut Vec<String>) -> std::io::Res
     match kind {
         "$" => {
             let Ok(len) = rest.parse::<usize>() else {
-                lines.push("(nil)".to_owned());
+                lines.push(b"(nil)".to_vec());
                 return Ok(());
             };
             let mut bytes = vec![0; len + 2];
             from.read_exact(&mut bytes)?;
-            lines.push(String::from_utf8_lossy(&bytes[..len]).into_owned());
+            bytes.truncate(len);
+            lines.push(bytes);
         }
         "*" => {
             for _ in 0..rest.parse::<usize>().unwrap_or(0) {
                 read_answer(from, lines)?;
             }
         }
-        "-" => lines.push(line.to_owned()),
-        _ => lines.push(rest.to_owned()),
+        "-" => lines.push(line.as_bytes().to_vec()),
+        _ => lines.push(rest.as_bytes().to_vec()),
     }
     Ok(())
 }

