@@ -40,12 +40,15 @@ pub(crate) async fn server(
                        cluster's connection";
         return Err(CHECK.error(ErrorKind::Misconfigured, message));
     }
-    // What is not allowed shows now: reading by a script, and writing. Neither leaves a trace.
+    // What is not allowed shows now: reading by a script, and writing. None leaves a trace.
     let get = FULL_SCRIPTS.get.by_text(probe.as_bytes(), &[]);
-    link.send(&get).await.map_err(failed)?;
+    let mut expiry = redis::cmd("PEXPIRETIME");
+    expiry.arg(probe);
     let mut set = redis::cmd("SET");
     set.arg(probe).arg("").arg("XX").arg("PX").arg(1);
-    link.send(&set).await.map_err(failed)?;
+    for command in [get, expiry, set] {
+        link.send(&command).await.map_err(failed)?;
+    }
     Ok(Server { compares: infos.iter().all(Info::compares) })
 }
 

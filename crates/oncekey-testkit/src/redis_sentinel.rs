@@ -48,6 +48,14 @@ impl RedisSentinels {
         self.servers.iter().find(is_it).expect("the primary is one of the servers")
     }
 
+    /// The server that is the replica now.
+    #[must_use]
+    pub fn replica(&self) -> &Redis {
+        let primary = self.primary().port();
+        let other = self.servers.iter().find(|server| server.port() != primary);
+        other.expect("there are two")
+    }
+
     /// Kills the primary, and waits until the sentinels have agreed on the other.
     pub fn fail_over(&self) {
         let old = self.primary();
@@ -60,9 +68,7 @@ impl RedisSentinels {
 
     /// Starts the server that was killed again, and waits until it is a replica.
     pub fn mend(&self) {
-        let primary = self.primary();
-        let other = self.servers.iter().find(|server| server.port() != primary.port());
-        let other = other.expect("there are two");
+        let other = self.replica();
         other.launch();
         wait_until("the server that came back is a replica", || {
             other.info("role").as_deref() == Some("slave")
