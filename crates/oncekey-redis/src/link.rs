@@ -14,7 +14,8 @@ pub(crate) trait Link: Send + Sync {
     /// Sends a command, and waits for its answer.
     fn send<'a>(&self, command: &'a Cmd) -> BoxFuture<'a, RedisResult<Value>>;
 
-    /// The same, with another command right behind it on the same connection.
+    /// The same, with another command right behind it on the same connection. If only that is refused, both
+    /// answers are nil.
     fn send_both<'a>(
         &self,
         command: &'a Cmd,
@@ -43,7 +44,15 @@ where
         Box::pin(async move {
             let mut pipeline = redis::Pipeline::with_capacity(2);
             pipeline.add_command(command.clone()).add_command(then.clone());
-            pipeline.query_async(&mut connection).await
+            let result = pipeline.query_async(&mut connection).await;
+            result.or_else(|error: RedisError| match error.clone().into_server_errors() {
+                // An error of the pipeline as a whole hides the codes of its parts.
+                Some(errors) => match errors.first() {
+                    Some((0, refused)) => Err(refused.clone().into()),
+                    _ => Ok((Value::Nil, Value::Nil)),
+                },
+                None => Err(error),
+            })
         })
     }
 

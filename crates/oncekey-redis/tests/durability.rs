@@ -69,7 +69,7 @@ fn one_server_with_snapshots_loses_what_came_after_the_last() {
 /// The end of the process loses nothing: the system has what was written. A loss of power may lose what
 /// the disk did not have yet.
 #[test]
-fn aof_everysec_survives_the_end_of_the_process() {
+fn trap_14_aof_everysec_survives_the_end_of_the_process() {
     let everysec = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
     let left = block_on(after_a_crash(&everysec));
     assert_eq!(left, [Some(State::Completed); KEYS]);
@@ -91,7 +91,7 @@ fn cut_off(primary: &Redis, replica: &Redis) {
 
 /// The primary acknowledges what its replica does not have, and dies.
 #[test]
-fn sentinel_without_wait_loses_what_the_replica_lacks() {
+fn trap_04_sentinel_without_wait_loses_what_the_replica_lacks() {
     block_on(async {
         let sentinels = block_in_place(|| RedisSentinels::start_with(&["--save", ""]));
         let store = sentinel_store(&sentinels, "test:");

@@ -6,68 +6,18 @@
 mod redis_fixture;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use oncekey::store::{
-    AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Grant, OnInterrupted,
-    OnRetired, State, Store, StoreError,
-};
-use oncekey::{Fingerprint, Key, Scope};
+use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
 use oncekey_conformance::{Fixture, run_all};
 use oncekey_redis::RedisStore;
 use oncekey_testkit::{RedisCluster, RedisSentinels};
 use tokio::task::block_in_place;
-use tokio::time::{Instant, sleep};
 
+use redis_fixture::calls::{acquire, claim, complete, insist, key};
 use redis_fixture::several::{
     ClusterFixture, SentinelFixture, cluster, cluster_store, sentinel_store,
 };
 use redis_fixture::{block_on, new_prefix};
-
-const LONG: Duration = Duration::from_secs(3600);
-
-fn key(id: usize) -> Key {
-    Key::new(&Scope::new("tenant", "operation").unwrap(), id.to_string()).unwrap()
-}
-
-fn claim(attempt: usize) -> Claim {
-    Claim {
-        attempt: AttemptId::from_bytes((attempt as u128).to_be_bytes()),
-        fingerprint: Fingerprint::of("the request"),
-        lease: LONG,
-        hold: LONG,
-        on_interrupted: OnInterrupted::TakeOver,
-        on_retired: OnRetired::Forget,
-    }
-}
-
-fn complete(grant: Grant) -> Complete {
-    let completion =
-        Completion { value: "done".into(), replayable: true, retention: LONG, hold: LONG };
-    Complete { grant, completion }
-}
-
-async fn acquire(store: &RedisStore, id: usize) -> Grant {
-    match store.claim(&key(id), &claim(id)).await.unwrap() {
-        ClaimOutcome::Acquired { grant, .. } => grant,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Asks until there is an answer, for as long as a failover may take.
-async fn insist<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
-    let start = Instant::now();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(&error));
-                assert!(start.elapsed() < Duration::from_secs(60), "{error}");
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
 
 #[test]
 fn a_cluster_keeps_every_rule() {
@@ -87,7 +37,7 @@ fn a_listing_goes_over_all_nodes() {
     block_on(async {
         let store = cluster_store(cluster(), &new_prefix()).await;
         for id in 0..100 {
-            acquire(&store, id).await;
+            acquire(&store, &key(id)).await;
         }
         let mut listed = HashSet::new();
         let mut after = None;
@@ -114,18 +64,18 @@ fn keys_that_move_keep_their_records() {
         let store = cluster_store(&cluster, &prefix).await;
         let mut moved = 0;
         for id in 0..40 {
-            let grant = acquire(&store, id).await;
+            let grant = acquire(&store, &key(id)).await;
             let name = redis_fixture::name(&prefix, &key(id));
             let slot = redis_fixture::several::slot(&name);
             moved += usize::from(block_in_place(|| cluster.move_slot(slot, id % 3)));
-            let outcome = insist(async || store.claim(&key(id), &claim(id + 1000)).await).await;
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
             assert!(matches!(outcome, ClaimOutcome::Busy { .. }), "{outcome:?}");
             assert_eq!(
-                insist(async || store.complete(&key(id), &complete(grant)).await).await,
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
                 Fenced::Applied
             );
             moved += usize::from(block_in_place(|| cluster.move_slot(slot, (id + 1) % 3)));
-            let outcome = insist(async || store.claim(&key(id), &claim(id + 1000)).await).await;
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
             assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
         }
         assert!(moved >= 40, "{moved} slots were moved with a key in them");
@@ -141,7 +91,7 @@ fn a_cluster_survives_a_primary() {
         let store = cluster_store(&cluster, &new_prefix()).await;
         let mut grants = Vec::new();
         for id in 0..60 {
-            grants.push(acquire(&store, id).await);
+            grants.push(acquire(&store, &key(id)).await);
         }
         // So that the replicas have it all.
         for node in &cluster.nodes()[..RedisCluster::PRIMARIES] {
@@ -150,10 +100,10 @@ fn a_cluster_survives_a_primary() {
         }
         block_in_place(|| cluster.fail_over(0));
         for (id, grant) in grants.into_iter().enumerate() {
-            let outcome = insist(async || store.claim(&key(id), &claim(id + 1000)).await).await;
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
             assert!(matches!(outcome, ClaimOutcome::Busy { .. }), "{outcome:?}");
             assert_eq!(
-                insist(async || store.complete(&key(id), &complete(grant)).await).await,
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
                 Fenced::Applied
             );
         }
@@ -167,20 +117,20 @@ fn sentinel_leads_to_the_next_primary() {
         let store = sentinel_store(&sentinels, &new_prefix());
         let mut grants = Vec::new();
         for id in 0..20 {
-            grants.push(acquire(&store, id).await);
+            grants.push(acquire(&store, &key(id)).await);
         }
         assert_eq!(block_in_place(|| sentinels.primary().ask(&["WAIT", "1", "1000"])), "1");
         block_in_place(|| sentinels.fail_over());
         for (id, grant) in grants.into_iter().enumerate() {
             assert_eq!(
-                insist(async || store.complete(&key(id), &complete(grant)).await).await,
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
                 Fenced::Applied
             );
         }
         block_in_place(|| sentinels.mend());
         block_in_place(|| sentinels.fail_over());
         for id in 0..20 {
-            let outcome = insist(async || store.claim(&key(id), &claim(id + 1000)).await).await;
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
             assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
         }
     });

@@ -1,4 +1,4 @@
-//! Known ways to get a store in Redis wrong, one a test. What a failover loses is in `durability.rs`.
+//! Known ways to get a store in Redis wrong, one a test. Numbers 4 and 14 are in `durability.rs`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod redis_fixture;
@@ -189,6 +189,24 @@ fn trap_05_too_few_replicas_make_it_unknown() {
         let done = complete(granted(grant), "done");
         let ended = insist(async || store.complete(&key("a"), &done).await).await;
         assert_eq!(ended, Fenced::Applied);
+    });
+}
+
+/// 3 and 5: a full server is recognised, also where replicas are waited for.
+#[test]
+fn trap_05_a_full_server_with_replicas_records_what_was_done() {
+    block_on(async {
+        let (server, replica) = (Redis::start(), Redis::start());
+        replica.replicate(server.port());
+        let builder = RedisStoreBuilder::connect(&server.url()).unwrap();
+        let store = builder.wait_for_replicas(1, Duration::from_secs(2)).build().unwrap();
+        let grant = acquire(&store, &key("a")).await;
+        server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        let error = store.claim(&key("b"), &claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        let ended = store.complete(&key("a"), &complete(grant, "done")).await.unwrap();
+        assert_eq!(ended, Fenced::Applied);
+        server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     });
 }
 
@@ -542,6 +560,18 @@ fn missing_rights_are_named() {
             assert_eq!(server.ask(&["ACL", "SETUSER", "app", &back]), "OK");
         }
     });
+}
+
+/// A store is set up anywhere; only its calls need a runtime.
+#[test]
+fn a_store_is_set_up_without_a_runtime() {
+    let store = RedisStore::connect(&server().url()).unwrap();
+    assert_eq!(store.key_prefix(), RedisStoreBuilder::DEFAULT_PREFIX);
+    block_on(store.check()).unwrap();
+    for url in ["", "127.0.0.1", "http://127.0.0.1/"] {
+        let error = RedisStore::connect(url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    }
 }
 
 /// An error shows neither key nor value, whatever the server quotes.
