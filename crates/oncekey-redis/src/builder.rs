@@ -7,6 +7,7 @@ use std::time::Duration;
 use oncekey::store::{ErrorKind, StoreError};
 use redis::Client;
 use redis::aio::ConnectionManagerConfig;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use crate::link::{Link, Replicas};
@@ -69,9 +70,13 @@ impl RedisStoreBuilder {
     /// the driver's own default for an answer is 500 ms. Its buffer has room for 1024 commands.
     ///
     /// # Errors
-    /// [`Misconfigured`](ErrorKind::Misconfigured) when the address is not usable.
+    /// [`Misconfigured`](ErrorKind::Misconfigured) when the address is not usable, or when this is called
+    /// outside of a Tokio runtime: the connection has a task there.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         let client = Client::open(url).map_err(|_| unusable())?;
+        if Handle::try_current().is_err() {
+            return Err(misconfigured("there is no Tokio runtime here; call this within one"));
+        }
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_connection_timeout(Some(CONNECTION_TIMEOUT))

@@ -139,7 +139,8 @@ impl RedisStore {
     /// [`RedisStoreBuilder::connect`]. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured) when the address is not usable.
+    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured) when the address is not usable, or when
+    /// this is called outside of a Tokio runtime.
     pub fn connect(url: &str) -> Result<Self, StoreError> {
         RedisStoreBuilder::connect(url)?.build()
     }
