@@ -19,12 +19,27 @@ local function has(flags, bit)
   return flags % (2 * bit) >= bit
 end
 
-local function sum(head)
-  local count = #head / 4
-  local words = { struct.unpack('>' .. string.rep('I4', count), head) }
-  local total = 1
-  for index = 1, count do
-    total = (total * 1000003 + words[index]) % 4294967291
+-- Seven words at a time, since a table for them costs more than all the rest.
+local function mix(total, a, b, c, d, e, f, g)
+  total = (total * 1000003 + a) % 4294967291
+  total = (total * 1000003 + b) % 4294967291
+  total = (total * 1000003 + c) % 4294967291
+  total = (total * 1000003 + d) % 4294967291
+  total = (total * 1000003 + e) % 4294967291
+  total = (total * 1000003 + f) % 4294967291
+  return (total * 1000003 + g) % 4294967291
+end
+
+-- The sum of the first `length` bytes, which are whole words.
+local function sum(raw, length)
+  local total, at = 1, 1
+  while at + 27 <= length do
+    total = mix(total, struct.unpack('>I4I4I4I4I4I4I4', raw, at))
+    at = at + 28
+  end
+  while at < length do
+    total = (total * 1000003 + (struct.unpack('>I4', raw, at))) % 4294967291
+    at = at + 4
   end
   return total
 end
@@ -50,7 +65,7 @@ local function decode(raw)
   if has(r.flags, PROGRESS_BIT) then
     at = at + 8
   end
-  if #raw ~= at + 3 + length or struct.unpack('>I4', raw, at) ~= sum(string.sub(raw, 1, at - 1))
+  if #raw ~= at + 3 + length or struct.unpack('>I4', raw, at) ~= sum(raw, at - 1)
     or r.status < IN_PROGRESS or r.status > FORGOTTEN then
     return nil, CORRUPT
   end
@@ -110,7 +125,7 @@ local function store(r)
   if r.sequence then
     head = head .. r.sequence
   end
-  r.raw = head .. struct.pack('>I4', sum(head)) .. r.content
+  r.raw = head .. struct.pack('>I4', sum(head, #head)) .. r.content
   r.expiry = finish - 1
   redis.call('SET', KEYS[1], r.raw, 'PXAT', r.expiry)
 end
