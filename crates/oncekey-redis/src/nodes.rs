@@ -8,6 +8,10 @@ use crate::link::{Failed, Link};
 pub(crate) struct Nodes(Vec<String>);
 
 impl Nodes {
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(clippy::unused_async, reason = "only a cluster has to be asked")
+    )]
     pub(crate) async fn of(link: &dyn Link) -> Result<Self, Failed> {
         #[cfg(feature = "cluster")]
         if let Some(connection) = crate::cluster::connection(link) {
