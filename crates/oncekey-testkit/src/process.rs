@@ -73,10 +73,15 @@ pub(crate) fn new_folder(name: &str) -> PathBuf {
     // Short: the path of a socket in it may have no more than 107 bytes.
     let folder = std::env::temp_dir().join(format!("ok-{name}-{}-{number}", std::process::id()));
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    if let Some(user) = unprivileged() {
-        run(Command::new("chown").arg(format!("{user}:")).arg(&folder));
-    }
+    own(&folder);
     folder
+}
+
+/// Gives the folder, and what is in it, to the servers' user.
+pub(crate) fn own(folder: &Path) {
+    if let Some(user) = unprivileged() {
+        run(Command::new("chown").arg("-R").arg(format!("{user}:")).arg(folder));
+    }
 }
 
 /// Sends a signal, by name and without fail: the process may have ended.

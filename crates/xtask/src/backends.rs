@@ -39,6 +39,12 @@ pub(crate) const BACKENDS: &[Backend] = &[
         needs: &[programs::POSTGRES, programs::PGBOUNCER],
         dependents: &["oncekey-sqlx"],
     },
+    Backend {
+        name: "redis",
+        package: "oncekey-redis",
+        report: "redis_conformance_report",
+        needs: &[programs::REDIS],
+    },
 ];
 
 #[derive(Debug)]

@@ -26,6 +26,9 @@ pub(crate) const POSTGRES: Program = Program { name: "postgres", apt_package: "p
 /// What they put in front of it.
 pub(crate) const PGBOUNCER: Program = Program { name: "pgbouncer", apt_package: "pgbouncer" };
 
+/// The server that the tests of the Redis store start.
+pub(crate) const REDIS: Program = Program { name: "redis-server", apt_package: "redis-server" };
+
 /// Finds the program, installing it if need be.
 pub(crate) fn require(program: &Program) -> Result<PathBuf> {
     if let Some(path) = find(program.name) {

@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Crate features
+//! - `cluster`: a Redis Cluster.
+//! - `sentinel`: the primary behind Sentinel.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod answer;
+mod builder;
+mod check;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod fault;
+mod inspect;
+mod layout;
+mod link;
+mod listener;
+mod name;
+mod nodes;
+mod own;
+mod script;
+#[cfg(feature = "sentinel")]
+mod sentinel;
+mod store;
+mod time;
+
+pub use builder::RedisStoreBuilder;
+pub use redis;
+#[cfg(feature = "sentinel")]
+pub use sentinel::SentinelConnection;
+pub use store::RedisStore;

@@ -1,0 +1,139 @@
+//! The connection, whatever it is.
+
+use std::any::Any;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
+use redis::{Cmd, RedisError, RedisResult, ServerErrorKind, Value};
+
+use crate::script::Script;
+
+/// A connection that many tasks use at once.
+pub(crate) trait Link: Send + Sync {
+    /// Sends a command, and waits for its answer.
+    fn send<'a>(&self, command: &'a Cmd) -> BoxFuture<'a, RedisResult<Value>>;
+
+    /// The same, with another command right behind it on the same connection. If only that is refused, both
+    /// answers are nil.
+    fn send_both<'a>(
+        &self,
+        command: &'a Cmd,
+        then: &'a Cmd,
+    ) -> BoxFuture<'a, RedisResult<(Value, Value)>>;
+
+    /// The connection itself.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<C> Link for C
+where
+    C: ConnectionLike + Clone + Send + Sync + 'static,
+{
+    fn send<'a>(&self, command: &'a Cmd) -> BoxFuture<'a, RedisResult<Value>> {
+        let mut connection = self.clone();
+        Box::pin(async move { command.query_async(&mut connection).await })
+    }
+
+    fn send_both<'a>(
+        &self,
+        command: &'a Cmd,
+        then: &'a Cmd,
+    ) -> BoxFuture<'a, RedisResult<(Value, Value)>> {
+        let mut connection = self.clone();
+        Box::pin(async move {
+            let mut pipeline = redis::Pipeline::with_capacity(2);
+            pipeline.add_command(command.clone()).add_command(then.clone());
+            let result = pipeline.query_async(&mut connection).await;
+            result.or_else(|error: RedisError| match error.clone().into_server_errors() {
+                // An error of the pipeline as a whole hides the codes of its parts.
+                Some(errors) => match errors.first() {
+                    Some((0, refused)) => Err(refused.clone().into()),
+                    _ => Ok((Value::Nil, Value::Nil)),
+                },
+                None => Err(error),
+            })
+        })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Whether the connection may send a command again by itself, so that an error of the second copy says
+/// nothing of the first.
+pub(crate) fn may_resend(link: &dyn Link) -> bool {
+    let link = link.as_any();
+    let sends_once = link.is::<MultiplexedConnection>() || link.is::<ConnectionManager>();
+    #[cfg(feature = "sentinel")]
+    let sends_once = sends_once || link.is::<crate::SentinelConnection>();
+    !sends_once
+}
+
+/// How many replicas must have a write before it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replicas {
+    pub(crate) count: usize,
+    pub(crate) timeout: Duration,
+}
+
+/// What went wrong with a command that writes.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The command was refused, or its answer did not come.
+    Command(RedisError),
+    /// It was applied, and not enough replicas said in time that they have it.
+    TooFewReplicas,
+}
+
+impl From<RedisError> for Failed {
+    fn from(error: RedisError) -> Self {
+        Self::Command(error)
+    }
+}
+
+/// Sends a command that writes. With `replicas`, its answer counts when they have what it wrote.
+///
+/// `WAIT` is about the connection on which it comes. So it comes right behind the command, on the same
+/// one, and others who use that wait behind it.
+pub(crate) async fn write(
+    link: &dyn Link,
+    command: &Cmd,
+    replicas: Option<Replicas>,
+) -> Result<Value, Failed> {
+    let Some(Replicas { count, timeout }) = replicas else {
+        return Ok(link.send(command).await?);
+    };
+    let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+    let mut wait = redis::cmd("WAIT");
+    wait.arg(count).arg(millis);
+    let (answer, reached) = link.send_both(command, &wait).await?;
+    match reached {
+        Value::Int(reached) if usize::try_from(reached).is_ok_and(|reached| reached >= count) => {
+            Ok(answer)
+        }
+        _ => Err(Failed::TooFewReplicas),
+    }
+}
+
+/// Runs a script by its digest, and by its text where the server does not know it (any more).
+pub(crate) async fn run(
+    link: &dyn Link,
+    script: &Script,
+    name: &[u8],
+    arguments: &[&[u8]],
+    replicas: Option<Replicas>,
+) -> Result<Value, Failed> {
+    match write(link, &script.by_digest(name, arguments), replicas).await {
+        Err(Failed::Command(error)) if is_unknown_script(&error) => {
+            write(link, &script.by_text(name, arguments), replicas).await
+        }
+        result => result,
+    }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
+        || error.code() == Some("NOSCRIPT")
+}

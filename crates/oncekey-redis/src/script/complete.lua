@@ -1,0 +1,9 @@
+-- The completed record, but for what only the stored one knows.
+local made = ARGV[2]
+local retention, hold, most, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local r, answer = own(string.sub(made, 69, 84), (struct.unpack('>I8', made, 17)))
+if not r then
+  return answer
+end
+return finish(r, string.byte(made, 2), string.sub(made, 89), string.sub(made, 29, 36), retention, hold,
+  most, channel)

@@ -1,0 +1,87 @@
+//! The server's clock, as far as a client knows it, and durations by it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use oncekey::store::FencingToken;
+
+/// Milliseconds: what the server keeps times in.
+pub(crate) type Millis = u64;
+
+/// Longer than from 1970 to the last [`Timestamp`](oncekey::runtime::Timestamp): a sum with it is *never*.
+const FOREVER: Millis = 10_000_000_000_000;
+
+/// How long a key outlives its record, at least, so that its token is remembered. The scripts have the
+/// same number.
+pub(crate) const GRACE: Millis = 10_000;
+
+/// An answer that took longer tells the time too badly.
+const SLOWEST: Duration = Duration::from_millis(250);
+/// An older one is not built upon.
+const OLDEST: Duration = Duration::from_secs(10);
+
+/// Whole milliseconds, rounded up, at most as many as *for ever*.
+pub(crate) fn millis(duration: Duration) -> Millis {
+    let millis = duration.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX).min(FOREVER)
+}
+
+/// A recent estimate of the server's clock, never ahead of it while the clocks run alike.
+///
+/// Tokens of new keys are made of it, and nothing else. It is behind by less than [`GRACE`], and each key
+/// is there for longer than that: so a token is above that of any record that was there before.
+#[derive(Debug, Default)]
+pub(crate) struct ServerClock {
+    seen: Mutex<Option<(u64, Instant)>>,
+}
+
+impl ServerClock {
+    /// An answer that was asked for at `asked` says that it is `micros` since 1970.
+    pub(crate) fn note(&self, micros: u64, asked: Instant) {
+        if asked.elapsed() <= SLOWEST {
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((micros, Instant::now()));
+        }
+    }
+
+    /// A token for now, if the time is known well enough.
+    pub(crate) fn token(&self) -> Option<FencingToken> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (micros, at) = seen?;
+        let since = at.elapsed();
+        // A thousandth less: more than any clock drifts.
+        let passed = since - since / 1000;
+        let micros = micros.saturating_add(u64::try_from(passed.as_micros()).ok()?);
+        (since <= OLDEST).then(|| FencingToken::new(micros))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_rounded_up_and_bounded() {
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_micros(1_001)), 2);
+        assert_eq!(millis(Duration::MAX), FOREVER);
+    }
+
+    #[test]
+    fn a_token_is_no_later_than_the_server_and_no_earlier_than_what_it_said() {
+        let clock = ServerClock::default();
+        assert_eq!(clock.token(), None);
+        clock.note(5_000_000, Instant::now());
+        let token = clock.token().unwrap();
+        assert!((5_000_000..5_500_000).contains(&token.get()), "{token}");
+    }
+
+    #[test]
+    fn a_slow_answer_tells_nothing() {
+        let clock = ServerClock::default();
+        let Some(long_ago) = Instant::now().checked_sub(2 * SLOWEST) else { return };
+        clock.note(5_000_000, long_ago);
+        assert_eq!(clock.token(), None);
+    }
+}

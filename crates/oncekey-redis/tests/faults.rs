@@ -1,0 +1,423 @@
+//! Connections that are cut and servers that crash, under load: what was acknowledged stays, what was said
+//! not to be applied was not, and what is unknown is settled by asking again.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod redis_fixture;
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oncekey::runtime::{ProcessRandom, Random, Timestamp};
+use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, Store, StoreError};
+use oncekey_conformance::history::{Answer, History, Operation, Window, check};
+use oncekey_redis::redis;
+use oncekey_redis::{RedisStore, RedisStoreBuilder};
+use oncekey_testkit::{Flavor, Lose, Redis, Relay};
+use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep, timeout};
+
+use redis_fixture::calls::{acquire, acquire_as, claim, complete, insist, key};
+use redis_fixture::{RedisFixture, block_on, connection, name, server, valkey};
+
+const CLIENTS: usize = 3;
+
+/// Many clients on the same keys, and what they saw.
+struct Load {
+    history: Mutex<History>,
+    /// Calls that are no part of the history: they changed nothing, or else it makes no sense.
+    not_applied: Mutex<HashSet<usize>>,
+    stop: AtomicBool,
+    unknown: AtomicUsize,
+    refused: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+impl Load {
+    fn new() -> Arc<Self> {
+        let always = Window { earliest: Timestamp::default(), latest: Timestamp::MAX };
+        Arc::new(Self {
+            history: Mutex::new(History::new(always)),
+            not_applied: Mutex::default(),
+            stop: AtomicBool::new(false),
+            unknown: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
+        })
+    }
+
+    /// Asks until there is an answer.
+    async fn ask(
+        &self,
+        store: &RedisStore,
+        client: usize,
+        number: usize,
+        operation: Operation,
+    ) -> Answer {
+        loop {
+            let (index, call) = {
+                let mut history = self.history.lock().unwrap();
+                (history.calls.len(), history.invoke(client, number, operation.clone()))
+            };
+            match operation.send(store, &key(number)).await {
+                Ok(answer) => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    self.history.lock().unwrap().answer(call, answer.clone());
+                    return answer;
+                }
+                Err(error) => {
+                    self.note(&error);
+                    if error.kind() != ErrorKind::OutcomeUnknown {
+                        self.not_applied.lock().unwrap().insert(index);
+                    }
+                    // Few tries in a row: each that ends in the dark doubles what the check has to consider.
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &StoreError) {
+        assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(error));
+        let counter = match error.kind() {
+            ErrorKind::OutcomeUnknown => &self.unknown,
+            _ => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Claims, and completes what it gets, on one key after the other.
+    async fn run(self: Arc<Self>, store: RedisStore, client: usize) {
+        let mut number = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let claimed = self.ask(&store, client, number, Operation::Claim(claim())).await;
+            if let Answer::Claim(ClaimOutcome::Acquired { grant, .. }) = claimed {
+                let value = format!("{client} did {number}");
+                let completed = Operation::Complete(complete(grant, value));
+                self.ask(&store, client, number, completed).await;
+            }
+            number += 1;
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Reads what became of all keys, and checks that the whole makes sense.
+    async fn makes_sense(&self, store: &RedisStore) {
+        let numbers = self.history.lock().unwrap().keys();
+        for number in &numbers {
+            self.ask(store, CLIENTS, *number, Operation::Get).await;
+            self.ask(store, CLIENTS, *number, Operation::Claim(claim())).await;
+        }
+        let mut history = self.history.lock().unwrap().clone();
+        let not_applied = self.not_applied.lock().unwrap();
+        let mut index = 0;
+        history.calls.retain(|_| {
+            index += 1;
+            !not_applied.contains(&(index - 1))
+        });
+        check(&history).unwrap_or_else(|found| panic!("{found}"));
+        println!(
+            "{} keys, {} answers, {} unknown outcomes, {} calls not applied",
+            numbers.len(),
+            self.answered.load(Ordering::Relaxed),
+            self.unknown.load(Ordering::Relaxed),
+            self.refused.load(Ordering::Relaxed)
+        );
+        let unknown = self.unknown.load(Ordering::Relaxed);
+        assert!(unknown > 0, "no call was under way when its connection was lost");
+    }
+}
+
+async fn under_load(fixture: &RedisFixture, faults: impl Future<Output = ()>) {
+    let load = Load::new();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| tokio::spawn(load.clone().run(fixture.store(), client)))
+        .collect();
+    faults.await;
+    load.stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    load.makes_sense(&fixture.store()).await;
+}
+
+#[test]
+fn connections_that_are_cut_at_random() {
+    block_on(async {
+        let relay = Relay::start(server().port());
+        let fixture = RedisFixture { url: relay.url(), ..RedisFixture::on(server()) };
+        let faults = async {
+            let random = ProcessRandom::new();
+            for _ in 0..60 {
+                let millis = u64::try_from(random.next() % 100).unwrap();
+                sleep(Duration::from_millis(millis)).await;
+                relay.cut();
+            }
+        };
+        under_load(&fixture, faults).await;
+    });
+}
+
+async fn crashes(flavor: Flavor) {
+    let fixture = block_in_place(|| RedisFixture::alone(flavor));
+    let faults = async {
+        for _ in 0..5 {
+            sleep(Duration::from_millis(300)).await;
+            block_in_place(|| fixture.own.as_ref().unwrap().crash());
+        }
+        sleep(Duration::from_millis(300)).await;
+    };
+    under_load(&fixture, faults).await;
+}
+
+#[test]
+fn a_durable_server_that_crashes_and_restarts() {
+    block_on(crashes(Flavor::Redis));
+}
+
+#[test]
+fn a_durable_valkey_that_crashes_and_restarts() {
+    if valkey("a_durable_valkey_that_crashes_and_restarts").is_some() {
+        block_on(crashes(Flavor::Valkey));
+    }
+}
+
+/// A server that hangs: calls that are given up leave nothing behind, and the store goes on after it.
+#[test]
+fn a_server_that_pauses() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        acquire(&store, &key("before")).await;
+        let during = claim();
+        server.pause();
+        let brief = Duration::from_millis(300);
+        assert!(timeout(brief, store.claim(&key("during"), &during)).await.is_err());
+        server.resume();
+        acquire_as(&store, &key("during"), &during).await;
+    });
+}
+
+/// Every answer of a claim and a completion is lost once, on every path; the same call, sent again, gets
+/// the same answer.
+#[test]
+fn a_lost_answer_is_an_unknown_outcome() {
+    for scripts_only in [false, true] {
+        block_on(lost_answers(server(), scripts_only));
+    }
+    if let Some(server) = valkey("a_lost_answer_is_an_unknown_outcome") {
+        block_on(lost_answers(server, false));
+    }
+}
+
+async fn lost_answers(server: &Redis, scripts_only: bool) {
+    let relay = Relay::start(server.port());
+    let fixture = RedisFixture { url: relay.url(), scripts_only, ..RedisFixture::on(server) };
+    let store = fixture.store();
+    // So that the server knows the scripts, and the client the time.
+    let first = acquire(&store, &key("first")).await;
+    let _ = store.complete(&key("first"), &complete(first, "done")).await.unwrap();
+    for (lose, is_applied) in [(Lose::Answer, true), (Lose::Request, false)] {
+        let key = key(format!("{is_applied}"));
+        let name = name(&fixture.prefix, &key);
+        let there = RedisFixture {
+            url: fixture.direct.clone(),
+            prefix: fixture.prefix.clone(),
+            ..RedisFixture::on(server)
+        };
+        let there = there.store();
+
+        let claim = claim();
+        relay.lose(lose, &name);
+        let error = store.claim(&key, &claim).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let seen = there.get(&key).await.unwrap();
+        assert_eq!(seen.is_some(), is_applied);
+        let grant = insist(async || store.claim(&key, &claim).await).await;
+        let grant = redis_fixture::calls::granted(grant);
+        if let Some(seen) = seen {
+            assert_eq!(seen.record.token, grant.token);
+        }
+
+        let done = complete(grant, "done");
+        relay.lose(lose, &name);
+        let error = store.complete(&key, &done).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let seen = there.get(&key).await.unwrap().unwrap();
+        let is_completed = seen.state == oncekey::store::State::Completed;
+        assert_eq!(is_completed, is_applied);
+        let ended = insist(async || store.complete(&key, &done).await).await;
+        assert_eq!(ended, Fenced::Applied);
+    }
+    assert_eq!(relay.done(), 4);
+}
+
+/// A claim that is delivered after its attempt has ended is spent, or replayed; it runs nothing.
+#[test]
+fn a_claim_that_is_delivered_late() {
+    block_on(async {
+        let relay = Relay::start(server().port());
+        let fixture = RedisFixture { url: relay.url(), ..RedisFixture::on(server()) };
+        let store = fixture.store();
+        acquire(&store, &key("first")).await;
+        let claim = claim();
+        relay.deliver_late(name(&fixture.prefix, &key("a")), Duration::from_millis(300));
+        let error = store.claim(&key("a"), &claim).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let grant = insist(async || store.claim(&key("a"), &claim).await).await;
+        let grant = redis_fixture::calls::granted(grant);
+        let done = complete(grant, "done");
+        assert_eq!(store.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+        sleep(Duration::from_millis(500)).await;
+        let seen = store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!(seen.record.grant(), grant);
+        assert_eq!(seen.state, oncekey::store::State::Completed);
+    });
+}
+
+/// The other side is gone without a word: the response timeout ends the wait.
+#[test]
+fn a_black_hole_is_an_unknown_outcome() {
+    block_on(async {
+        let relay = Relay::start(server().port());
+        let config = redis::aio::ConnectionManagerConfig::new()
+            .set_response_timeout(Some(Duration::from_millis(300)));
+        let client = redis::Client::open(relay.url()).unwrap();
+        let connection = client.get_connection_manager_with_config(config).await.unwrap();
+        let store = RedisStore::new(connection);
+        let key = key("a_black_hole_is_an_unknown_outcome");
+        let _ = store.get(&key).await.unwrap();
+        relay.black_hole(true);
+        let error = store.claim(&key, &claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let error = store.get(&key).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    });
+}
+
+/// A server that is not there was sent nothing.
+#[test]
+fn no_server_is_unavailable() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        acquire(&store, &key("a")).await;
+        block_in_place(|| server.kill());
+        // The first may have met the end of the connection.
+        let _ = store.claim(&key("b"), &claim()).await;
+        let error = store.claim(&key("b"), &claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        block_in_place(|| server.launch());
+        insist(async || store.claim(&key("b"), &claim()).await).await;
+    });
+}
+
+/// The connection that listens is killed: whoever waits is woken to look, and is told again after that.
+#[test]
+fn a_listener_comes_back() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let other = RedisStore::connect(&server.url()).unwrap();
+        let grant = acquire(&store, &key("a")).await;
+        let mut subscription = store.watch().unwrap().subscribe(&key("a")).await.unwrap();
+        let killed = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert_eq!(killed, "1");
+        let long = Duration::from_secs(10);
+        timeout(long, subscription.changed()).await.unwrap();
+        let start = Instant::now();
+        while server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]).ends_with('0') {
+            assert!(start.elapsed() < long, "nobody listens again");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let done = complete(grant, "done");
+        assert_eq!(other.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+        timeout(long, subscription.changed()).await.unwrap();
+    });
+}
+
+/// However many wait, one connection listens, and none when nobody waits. What nobody waits for is not
+/// published.
+#[test]
+fn one_connection_listens_for_all() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let listening = || server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]);
+        let published = || server.info("cmdstat_publish").is_some();
+        let watch = store.watch().unwrap();
+        let mut subscriptions = Vec::new();
+        for id in 0..100 {
+            acquire(&store, &key(id)).await;
+            subscriptions.push(watch.subscribe(&key(id)).await.unwrap());
+        }
+        assert_eq!(listening(), "oncekey:ended\n1");
+        let grant = acquire(&store, &key("other")).await;
+        let done = complete(grant, "done");
+        assert_eq!(store.complete(&key("other"), &done).await.unwrap(), Fenced::Applied);
+        assert!(!published());
+        drop(subscriptions);
+        let start = Instant::now();
+        while listening() != "oncekey:ended\n0" {
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", listening());
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+const CHILD: &str = "ONCEKEY_REDIS_TEST_URL";
+
+/// Two processes run the same operations at the same time. Each is run once, and both get its result.
+#[test]
+fn two_processes_run_each_operation_once() {
+    let server = Redis::start();
+    let program = std::env::current_exe().unwrap();
+    let children: Vec<_> = (0..2)
+        .map(|_| {
+            Command::new(&program)
+                .args(["the_other_process", "--exact", "--nocapture"])
+                .env(CHILD, server.url())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let runs: Vec<_> = (0..300).map(|id| server.ask(&["GET", &format!("runs-{id}")])).collect();
+    assert_eq!(runs, vec!["1"; 300]);
+    let met = server.ask(&["GET", "replays"]);
+    assert_eq!(met, "300", "the other process got every result");
+}
+
+#[test]
+fn the_other_process() {
+    let Ok(url) = std::env::var(CHILD) else { return };
+    block_on(async {
+        let store = RedisStoreBuilder::connect(&url).unwrap().build().unwrap();
+        let idempotency = oncekey::Idempotency::at_least_once(store);
+        let idempotency = &idempotency.wait_for_duplicate(Duration::from_secs(30));
+        let request = &oncekey::Fingerprint::of("the request");
+        let connection = connection(&url).await;
+        let runs = (0..300).map(|id| {
+            let mut connection = connection.clone();
+            async move {
+                let mut counting = connection.clone();
+                let operation = async move |_| {
+                    let mut count = redis::cmd("INCR");
+                    count.arg(format!("runs-{id}"));
+                    count.query_async::<u64>(&mut counting).await
+                };
+                let outcome = idempotency.run(&key(id), request, operation).await.unwrap();
+                assert_eq!(*outcome.value(), 1);
+                if outcome.is_replay() {
+                    let mut count = redis::cmd("INCR");
+                    count.arg("replays").exec_async(&mut connection).await.unwrap();
+                }
+            }
+        });
+        futures::future::join_all(runs).await;
+    });
+}

@@ -1,0 +1,148 @@
+//! A cluster of six servers, and a primary behind three sentinels: the conformance suite, keys that move,
+//! and failovers.
+#![cfg(all(feature = "cluster", feature = "sentinel"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod redis_fixture;
+
+use std::collections::HashSet;
+
+use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
+use oncekey_conformance::{Fixture, run_all};
+use oncekey_redis::RedisStore;
+use oncekey_testkit::{RedisCluster, RedisSentinels};
+use tokio::task::block_in_place;
+
+use redis_fixture::calls::{acquire, claim, complete, insist, key};
+use redis_fixture::several::{
+    ClusterFixture, SentinelFixture, cluster, cluster_store, sentinel_store,
+};
+use redis_fixture::{block_on, new_prefix};
+
+#[test]
+fn a_cluster_keeps_every_rule() {
+    let report = run_all(&block_on(ClusterFixture::create()));
+    assert!(report.is_success(), "{report}");
+}
+
+#[test]
+fn a_primary_behind_sentinel_keeps_every_rule() {
+    let report = run_all(&block_on(SentinelFixture::create()));
+    assert!(report.is_success(), "{report}");
+}
+
+/// Keys are spread over all nodes, and a listing goes over all of them.
+#[test]
+fn a_listing_goes_over_all_nodes() {
+    block_on(async {
+        let store = cluster_store(cluster(), &new_prefix()).await;
+        for id in 0..100 {
+            acquire(&store, &key(id)).await;
+        }
+        let mut listed = HashSet::new();
+        let mut after = None;
+        loop {
+            let query = oncekey::store::Query { states: vec![State::Live], after, limit: 7 };
+            let page = store.inspect().unwrap().list(&query).await.unwrap();
+            listed.extend(page.entries.into_iter().map(|(key, _)| key));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, (0..100).map(key).collect());
+    });
+}
+
+/// Slots are moved from node to node while their keys are claimed and completed: every answer is a true
+/// one, whatever redirections it took.
+#[test]
+fn keys_that_move_keep_their_records() {
+    block_on(async {
+        let cluster = RedisCluster::start();
+        let prefix = new_prefix();
+        let store = cluster_store(&cluster, &prefix).await;
+        let mut moved = 0;
+        for id in 0..40 {
+            let grant = acquire(&store, &key(id)).await;
+            let name = redis_fixture::name(&prefix, &key(id));
+            let slot = redis_fixture::several::slot(&name);
+            moved += usize::from(block_in_place(|| cluster.move_slot(slot, id % 3)));
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
+            assert!(matches!(outcome, ClaimOutcome::Busy { .. }), "{outcome:?}");
+            assert_eq!(
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
+                Fenced::Applied
+            );
+            moved += usize::from(block_in_place(|| cluster.move_slot(slot, (id + 1) % 3)));
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
+            assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
+        }
+        assert!(moved >= 40, "{moved} slots were moved with a key in them");
+    });
+}
+
+/// A primary of a cluster dies. What its replica had is there, and what is asked meanwhile is answered in
+/// the end, by no second grant.
+#[test]
+fn a_cluster_survives_a_primary() {
+    block_on(async {
+        let cluster = RedisCluster::start();
+        let store = cluster_store(&cluster, &new_prefix()).await;
+        let mut grants = Vec::new();
+        for id in 0..60 {
+            grants.push(acquire(&store, &key(id)).await);
+        }
+        // So that the replicas have it all.
+        for node in &cluster.nodes()[..RedisCluster::PRIMARIES] {
+            let replicated = || node.ask(&["WAIT", "1", "1000"]) == "1";
+            assert!(block_in_place(replicated));
+        }
+        block_in_place(|| cluster.fail_over(0));
+        for (id, grant) in grants.into_iter().enumerate() {
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
+            assert!(matches!(outcome, ClaimOutcome::Busy { .. }), "{outcome:?}");
+            assert_eq!(
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
+                Fenced::Applied
+            );
+        }
+    });
+}
+
+#[test]
+fn sentinel_leads_to_the_next_primary() {
+    block_on(async {
+        let sentinels = block_in_place(|| RedisSentinels::start_with(&["--save", ""]));
+        let store = sentinel_store(&sentinels, &new_prefix());
+        let mut grants = Vec::new();
+        for id in 0..20 {
+            grants.push(acquire(&store, &key(id)).await);
+        }
+        assert_eq!(block_in_place(|| sentinels.primary().ask(&["WAIT", "1", "1000"])), "1");
+        block_in_place(|| sentinels.fail_over());
+        for (id, grant) in grants.into_iter().enumerate() {
+            assert_eq!(
+                insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
+                Fenced::Applied
+            );
+        }
+        block_in_place(|| sentinels.mend());
+        block_in_place(|| sentinels.fail_over());
+        for id in 0..20 {
+            let outcome = insist(async || store.claim(&key(id), &claim()).await).await;
+            assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
+        }
+    });
+}
+
+/// A connection to one node of a cluster would miss most keys.
+#[test]
+fn one_node_of_a_cluster_is_refused() {
+    block_on(async {
+        let store = RedisStore::connect(&cluster().nodes()[0].url()).unwrap();
+        let error = store.check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert!(error.to_string().contains("cluster"), "{error}");
+    });
+}
