@@ -240,9 +240,11 @@ impl<O: PartialEq> Dark<O> {
         match decided.change {
             Change::Keep => decided.outcome == self.outcome,
             Change::Put(_) | Change::Remove => {
-                let has_not = found.map(|found| &found.version) == self.expected.as_ref();
-                let has = found.map(|found| &found.bytes) == self.written.as_ref();
-                has_not || has
+                // Of a key that was absent and is, nobody knows whether it was there in between.
+                found.is_some_and(|found| {
+                    let has_not = self.expected.as_ref() == Some(&found.version);
+                    has_not || self.written.as_ref() == Some(&found.bytes)
+                })
             }
         }
     }

@@ -25,6 +25,13 @@ fn a_claim_in_the_dark_is_granted_once() {
     for swap in IN_THE_DARK {
         let store = CasStore::new(Storage::default());
         store.get_ref().next_swaps([swap]);
+        // A key that was absent and is may have been there in between: whoever asked asks again.
+        let first = block_on(store.claim(&key("a"), &commands::claim(1)));
+        let settled = matches!(swap, Swap::DoneInTheDark);
+        assert_eq!(first.is_ok(), settled, "{swap:?}");
+        if let Err(error) = first {
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{swap:?}");
+        }
         let grant = acquire(&store, 1);
         let record = store.get_ref().record(&key("a")).unwrap();
         assert_eq!(record.grant(), grant, "{swap:?}");
