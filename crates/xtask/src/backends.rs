@@ -44,6 +44,7 @@ pub(crate) const BACKENDS: &[Backend] = &[
         package: "oncekey-redis",
         report: "redis_conformance_report",
         needs: &[programs::REDIS],
+        dependents: &[],
     },
 ];
 
