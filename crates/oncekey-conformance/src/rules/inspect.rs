@@ -158,28 +158,35 @@ pub async fn lists_only_the_wanted_states<F: Fixture>(fixture: &F) -> Verdict {
 /// A listing passes over a damaged record, counts it, and goes on.
 pub async fn counts_what_it_cannot_decode<F: Fixture>(fixture: &F) -> Verdict {
     let trial = Trial::new(fixture).await;
-    let before = list(&*trial.store, &ALL, 2).await?.undecodable;
-    let mut intact = Vec::new();
-    for damage in [None, Some(Damage::FlipBit), None, Some(Damage::NewerVersion), None] {
-        let owner = trial.owner().await?;
-        match damage {
-            Some(damage) => fixture.damage(&owner.key, damage).await,
-            None => intact.push(owner.key),
+    let (mut before, mut after) = (0, 0);
+    // What other rules have damaged may be forgotten in between.
+    for _ in 0..5 {
+        before = list(&*trial.store, &ALL, 2).await?.undecodable;
+        let mut intact = Vec::new();
+        for damage in [None, Some(Damage::FlipBit), None, Some(Damage::NewerVersion), None] {
+            let owner = trial.owner().await?;
+            match damage {
+                Some(damage) => fixture.damage(&owner.key, damage).await,
+                None => intact.push(owner.key),
+            }
+        }
+        let listing = list(&*trial.store, &ALL, 2).await?;
+        for key in intact {
+            ensure(
+                listing.entries.iter().any(|(listed, _)| *listed == key),
+                "a listing goes on after a damaged record",
+                "an intact record is missing",
+            )?;
+        }
+        after = listing.undecodable;
+        if after >= before + 2 {
+            return Ok(());
         }
     }
-    let listing = list(&*trial.store, &ALL, 2).await?;
-    for key in intact {
-        ensure(
-            listing.entries.iter().any(|(listed, _)| *listed == key),
-            "a listing goes on after a damaged record",
-            "an intact record is missing",
-        )?;
-    }
-    ensure(
-        listing.undecodable >= before + 2,
+    Err(Violation::new(
         format_args!("the listing counts two damaged records beside {before}"),
-        listing.undecodable,
-    )
+        after,
+    ))
 }
 
 /// All pages as one.
