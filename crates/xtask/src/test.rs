@@ -2,7 +2,7 @@
 
 use crate::{
     Verdict,
-    backends::Backends,
+    backends::{Backend, Backends},
     counts::Counts,
     error::Result,
     runner::{Outcome, Profile, Runner, Scope},
@@ -39,7 +39,8 @@ pub(crate) fn everything(backends: &Backends) -> Scope {
     Scope::Workspace { without: without.map(str::to_owned).collect() }
 }
 
-/// The published packages that behave differently with and without features.
+/// The published packages that behave differently with and without features. Not those that need a
+/// server: their features add to what there is and change none of it, and their tests take minutes.
 fn with_features<'a>(
     workspace: &'a Workspace,
     backends: &'a Backends,
@@ -49,6 +50,10 @@ fn with_features<'a>(
         .filter(|package| package.has_features())
         .map(|package| package.name.as_str())
         .filter(|name| !backends.skipped.iter().any(|backend| backend.has(name)))
+        .filter(|name| {
+            let needs_server = |backend: &&Backend| !backend.needs.is_empty();
+            !backends.chosen.iter().copied().filter(needs_server).any(|backend| backend.has(name))
+        })
 }
 
 /// The counts of several runs, and which of the runs failed.

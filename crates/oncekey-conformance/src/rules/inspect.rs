@@ -183,10 +183,7 @@ pub async fn counts_what_it_cannot_decode<F: Fixture>(fixture: &F) -> Verdict {
             return Ok(());
         }
     }
-    Err(Violation::new(
-        format_args!("the listing counts two damaged records beside {before}"),
-        after,
-    ))
+    Err(Violation::new(format!("the listing counts two damaged records beside {before}"), after))
 }
 
 /// All pages as one.

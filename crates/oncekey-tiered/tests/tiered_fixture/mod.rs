@@ -38,8 +38,13 @@ impl Fixture for TieredFixture {
         self.clock.advance(duration);
     }
 
+    async fn step_back(&self, by: Duration) {
+        self.clock.step_back(by);
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::injected_time()
+            .with(Capability::ClockStep)
             .with(Capability::Bounded)
             .with(Capability::Inspect)
             .with(Capability::Watch)
