@@ -9,8 +9,9 @@ Plays a log of payments against a pretend card processor, and checks that nobody
 
   cargo run -p oncekey-examples --example payments -- [options]
 
-  --store PLACE    where oncekey keeps its keys: memory, sqlite, sqlite:PATH (a new file) or
-                   postgres:URL (default: sqlite, in a temporary file)
+  --store PLACE    where oncekey keeps its keys: memory, sqlite, sqlite:PATH (a new file),
+                   postgres:URL, redis:URL, or tiered:FAST,DURABLE with any two of these
+                   (default: sqlite, in a temporary file)
   --kill-every N   kills the service with SIGKILL in the middle of every Nth movement of money, and
                    starts it again; 0 for never (default: 500; never where keys are in memory)
   --without        play without oncekey, to see what then happens
@@ -146,6 +147,11 @@ mod tests {
         for text in ["postgres://ada@db/shop", "postgres:postgres://ada@db/shop"] {
             assert_eq!(text.parse(), Ok(Place::Postgres("postgres://ada@db/shop".to_owned())));
         }
-        assert!("sqlite:".parse::<Place>().is_err());
+        let redis = || Box::new(Place::Redis("redis://cache".to_owned()));
+        let tiered = Place::Tiered(redis(), Box::new(Place::Sqlite(None)));
+        assert_eq!("tiered:redis://cache,sqlite".parse(), Ok(tiered));
+        for wrong in ["sqlite:", "tiered:memory", "tiered:memory,mysql:x"] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
     }
 }
