@@ -7,15 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
 
-use futures::executor::block_on;
 use futures::future::{Either, join, select};
-use futures::{FutureExt, pin_mut};
+use futures::pin_mut;
 use oncekey::store::{ErrorKind, Renew, State, Store};
 use oncekey::{Attempt, CodecError, Failure, Idempotency, RunError, StepError};
-use oncekey_memory::MemoryStore;
 use support::{Declined, Fault, Ran, Task, Verb, World, fingerprint, key, millis, seconds};
 
 /// What the steps of a test did, in order.
@@ -431,44 +427,4 @@ fn an_attempt_whose_step_failed_can_be_released() {
         .spawn(async move { engine.run_classified(&key("a"), &fingerprint(), operation).await });
     assert!(matches!(world.sim.finish(&ran), Err(RunError::NotStarted(Declined))));
     assert_eq!(world.observed(&key("a")).unwrap().state, State::Released);
-}
-
-/// A step on another thread, and an operation that says at that moment that it did nothing.
-#[test]
-fn a_step_that_ran_never_leaves_a_key_that_is_free() {
-    let engine = Idempotency::at_most_once(MemoryStore::new());
-    let (mut ran, mut released) = (0, 0);
-    for number in 0..3_000_u32 {
-        let key = key(&number.to_string());
-        let has_run = Arc::new(AtomicBool::new(false));
-        let meeting = Arc::new(Barrier::new(2));
-        let mut other = None;
-        let (runs, meets, spawned) = (Arc::clone(&has_run), Arc::clone(&meeting), &mut other);
-        let operation = |attempt: Attempt| async move {
-            let meets_too = Arc::clone(&meets);
-            *spawned = Some(std::thread::spawn(move || {
-                meets_too.wait();
-                let work = async || {
-                    runs.store(true, Ordering::SeqCst);
-                    Ok::<_, Declined>(1)
-                };
-                // Once: it may be parked for ever.
-                let _ = attempt.step("charge", work).now_or_never();
-            }));
-            meets.wait();
-            for _ in 0..number % 200 {
-                std::hint::spin_loop();
-            }
-            Err::<String, _>(Failure::NotStarted(Declined))
-        };
-        let failed = block_on(engine.run_classified(&key, &fingerprint(), operation));
-        other.unwrap().join().unwrap();
-        let seen = block_on(engine.operator().inspect(&key)).unwrap().unwrap();
-        let (has_run, is_free) = (has_run.load(Ordering::SeqCst), seen.state == State::Released);
-        assert!(!(has_run && is_free), "it ran, and the key is free");
-        assert_eq!(matches!(failed, Err(RunError::NotStarted(_))), is_free);
-        ran += u32::from(has_run);
-        released += u32::from(is_free);
-    }
-    assert!(ran > 0 && released > 0, "the race took place: {ran} ran, {released} released");
 }

@@ -1,5 +1,6 @@
 //! The engine: [`Idempotency`] runs operations for the first caller and answers all duplicates.
 
+mod admit;
 mod attempt;
 mod claim;
 mod finish;
@@ -24,10 +25,11 @@ pub use outcome::{Effect, Failure, Outcome, RecordError, RunError, StepError};
 pub use value::{CodecError, Encoded};
 pub use verify::{Interruption, Verdict, Verify};
 
+pub(crate) use admit::{Settled, settle_interruption};
 pub(crate) use claim::{Admission, Refusal, Request};
 pub(crate) use finish::Ended;
 pub(crate) use patience::Backoff;
-pub(crate) use run::{Settled, settle_interruption};
+
 pub(crate) use settings::{Guarantee, Settings};
 
 use crate::key::KeyHasher;

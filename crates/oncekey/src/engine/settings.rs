@@ -131,6 +131,11 @@ impl Settings {
         lease.saturating_sub(margin)
     }
 
+    /// How long ago `started` is; zero if nobody asked when that was.
+    pub(crate) fn elapsed(&self, started: Option<Duration>) -> Duration {
+        started.map_or(Duration::ZERO, |started| self.timer.now().saturating_sub(started))
+    }
+
     pub(crate) fn observe(&self, event: &Event) {
         for observer in &self.observers {
             observer.observe(&self.name, event);
