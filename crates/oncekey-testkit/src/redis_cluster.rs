@@ -92,6 +92,13 @@ impl RedisCluster {
         for node in [target, from].into_iter().chain(primaries) {
             node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         }
+        // The next owner of a slot claims it by an epoch above all that it knows of. One that it has not
+        // heard of yet would win, and take back a slot whose keys are gone from there.
+        wait_until("all nodes know of the newest epoch", || {
+            let epochs = self.nodes.iter().map(|node| field(node, "cluster_current_epoch"));
+            let epochs: Vec<_> = epochs.collect();
+            epochs.iter().all(|epoch| epoch.is_some() && *epoch == epochs[0])
+        });
         true
     }
 

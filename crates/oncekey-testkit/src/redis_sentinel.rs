@@ -70,7 +70,12 @@ impl RedisSentinels {
     pub fn mend(&self) {
         let other = self.replica();
         other.launch();
+        let port = self.primary().port().to_string();
         wait_until("the server that came back is a replica", || {
+            // The sentinels would say so too, in their own time.
+            if other.info("role").as_deref() == Some("master") {
+                other.ask(&["REPLICAOF", "127.0.0.1", &port]);
+            }
             other.info("role").as_deref() == Some("slave")
                 && other.info("master_link_status").as_deref() == Some("up")
         });
