@@ -3,7 +3,7 @@
 //! A batch is what has queued up while earlier ones were under way: whoever comes alone waits for nobody,
 //! and the busier the store is, the larger the batches are. There are a few lanes. Whoever finds one free
 //! takes it; whoever does not waits in the queue, until the batch in a lane is done and takes all that
-//! has come meanwhile.
+//! has come meanwhile. Whoever waits in vain for a while goes alone.
 //!
 //! A batch waits for no row and has no key twice. What it cannot decide it hands back, to be called alone,
 //! without a lane: a call that waits for a row keeps nobody waiting but itself. It also hands back everything
@@ -16,10 +16,14 @@
 use std::collections::{HashSet, VecDeque};
 use std::marker::PhantomData;
 use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::tokio_postgres::Row;
+use futures::future::{Either, select};
 use oncekey::Key;
+use oncekey::runtime::{ThreadTimer, Timer};
 use oncekey::store::{Claim, ClaimOutcome, Complete, Fenced, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -40,6 +44,11 @@ const LONGEST_CONTENT: usize = 64 << 10;
 const LONGEST_BATCH: usize = 1 << 20;
 /// How often a lane looks for those who are about to come.
 const MOST_LOOKS: usize = 8;
+/// How long a call waits for a lane before it goes alone. All lanes may be held up, by connections that are
+/// dead and do not know it, or by callers that are not polled.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// How long a batch is waited for. It waits for no row, so its connection is dead.
+const LONGEST_SEND: Duration = Duration::from_secs(10);
 /// A lane waits this long for a row at most, as a value of `lock_timeout`.
 pub(crate) const PATIENCE: &str = "1ms";
 
@@ -104,6 +113,13 @@ impl<C: Batched> Default for Queue<C> {
 }
 
 impl<C: Batched> Queue<C> {
+    /// Takes the call back, if it still waits.
+    fn leave(&self, number: u64) -> bool {
+        let mut state = self.lock();
+        let found = state.waiting.iter().position(|member| member.number == number);
+        found.and_then(|index| state.waiting.remove(index)).is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,13 +156,26 @@ pub(crate) async fn send<C: Batched>(
         }
     }
     // Whoever drove the lane is gone with its runtime, and may have sent it.
-    answer.await.unwrap_or_else(|gone| Reply::Answer(Err(C::PURPOSE.unanswered(gone))))
+    let gone = |gone| Reply::Answer(Err(C::PURPOSE.unanswered(gone)));
+    let timer = ThreadTimer::new();
+    let tired = timer.sleep_until(timer.now().saturating_add(LONGEST_WAIT));
+    let answer = match select(answer, tired).await {
+        Either::Left((answer, _)) => return answer.unwrap_or_else(gone),
+        Either::Right((_, answer)) => answer,
+    };
+    if C::queue(shared).leave(number) {
+        return Reply::Alone;
+    }
+    answer.await.unwrap_or_else(gone)
 }
 
 /// Sends one batch after the other until nobody waits.
 async fn drive<C: Batched>(lane: Lane<C>, mut batch: Batch<C>) {
+    let timer = ThreadTimer::new();
     while !batch.members.is_empty() {
-        batch.send().await;
+        let over = timer.sleep_until(timer.now().saturating_add(LONGEST_SEND));
+        // Dropped, it leaves its callers with an unknown outcome.
+        drop(select(pin!(batch.send()), over).await);
         lane.gather().await;
         batch = lane.take();
     }

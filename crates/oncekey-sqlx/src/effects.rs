@@ -10,9 +10,10 @@ use oncekey_postgres::sql::fault::{Purpose, REFUSED, rolled_back};
 use oncekey_postgres::sql::{Call, Tables, Terms, answer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
 
-use crate::connection::Transaction;
+use crate::connection::Guarded;
 use crate::driver::{self, Answer, Failed};
 
 const CLAIM: Purpose = Purpose::new_key("claim");
@@ -123,32 +124,66 @@ impl SqlxPostgres {
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut transaction = Transaction::begin(pool, RUN).await.map_err(RunError::Store)?;
-        let ran = self.run_on(&mut transaction, &prepared, business).await;
-        let (number, value, xact) = match ran {
-            Ok(Ran::Now { number, value, xact }) => (number, value, xact),
-            Ok(Ran::Before(outcome)) => {
-                transaction.rollback().await;
-                return Ok(outcome);
+        let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
+        let guarded = connection.get(RUN).map_err(RunError::Store)?;
+        match self.run_on(guarded, &prepared, business).await {
+            Ended::Committed { number, value } => {
+                connection.give_back();
+                Ok(prepared.committed(number, value))
             }
-            Err(error) => {
-                transaction.rollback().await;
-                return Err(error);
-            }
-        };
-        match transaction.commit().await {
-            Ok(()) => Ok(prepared.committed(number, value)),
-            Err(failed) => {
+            Ended::InDoubt { number, value, xact, failed } => {
+                drop(connection);
                 let settled = self.settle_commit(pool, &prepared, failed, xact.as_deref()).await;
                 settled.map(|()| prepared.committed(number, value)).map_err(RunError::Store)
+            }
+            Ended::RolledBack { ran, in_order } => {
+                if in_order {
+                    connection.give_back();
+                }
+                ran
             }
         }
     }
 
-    /// Everything but the commit.
+    /// Begins, runs, and ends. The transaction is one of sqlx, which so knows that a `begin` of `business` is a
+    /// savepoint.
     async fn run_on<T, E, F>(
         &self,
-        transaction: &mut Transaction,
+        connection: &mut PgConnection,
+        prepared: &Prepared,
+        business: F,
+    ) -> Ended<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    {
+        let begun = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
+        let mut transaction = match begun {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                let error = rolled_back(Failed::from(error).into_error(RUN));
+                return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
+            }
+        };
+        let ran = match self.run_in(&mut transaction, prepared, business).await {
+            Ok(Ran::Now { number, value, xact }) => {
+                return match transaction.commit().await {
+                    Ok(()) => Ended::Committed { number, value },
+                    Err(error) => {
+                        Ended::InDoubt { number, value, xact, failed: Failed::from(error) }
+                    }
+                };
+            }
+            Ok(Ran::Before(outcome)) => Ok(outcome),
+            Err(error) => Err(error),
+        };
+        Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
+    }
+
+    /// Everything but the commit.
+    async fn run_in<T, E, F>(
+        &self,
+        connection: &mut PgConnection,
         prepared: &Prepared,
         business: F,
     ) -> Result<Ran<T>, RunError<E>>
@@ -156,7 +191,6 @@ impl SqlxPostgres {
         T: Serialize + DeserializeOwned,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
-        let connection = transaction.get(RUN).map_err(RunError::Store)?;
         let claimed = self.claim_on(connection, prepared, &self.terms).await;
         let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
         let (grant, number) = match prepared.admit(outcome)? {
@@ -344,15 +378,20 @@ impl SqlxPostgres {
         prepared: &Prepared,
         xact: Option<&str>,
     ) -> Result<Became, StoreError> {
-        let mut transaction = Transaction::begin(pool, SETTLE).await?;
+        let mut guarded = Guarded::acquire(pool, SETTLE).await?;
         let failed = |failed: Failed| failed.into_error(SETTLE);
-        let connection = transaction.get(SETTLE)?;
+        let connection = guarded.get(SETTLE)?;
+        driver::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
+            .await
+            .map_err(failed)?;
         // In this order: a commit between the two is seen by the next look.
         let call = Call::status_of(xact);
         let status = one(SETTLE, driver::query(connection, &call).await.map_err(failed)?)?;
         let call = self.tables.get(prepared.key());
         let row = driver::query(connection, &call).await.map_err(failed)?;
-        transaction.rollback().await;
+        if driver::execute(connection, "ROLLBACK").await.is_ok() {
+            guarded.give_back();
+        }
         let observed = row.map(|row| answer::observed(SETTLE, &row)).transpose()?;
         let is_completed = observed.is_some_and(|observed| {
             observed.record.attempt == prepared.claim().attempt
@@ -370,6 +409,26 @@ impl Default for SqlxPostgres {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// How a run and its transaction ended.
+enum Ended<T, E> {
+    Committed {
+        number: u32,
+        value: T,
+    },
+    /// The commit was not answered.
+    InDoubt {
+        number: u32,
+        value: T,
+        xact: Option<String>,
+        failed: Failed,
+    },
+    /// Nothing is in force. `in_order`: the connection can serve again.
+    RolledBack {
+        ran: Result<Outcome<T>, RunError<E>>,
+        in_order: bool,
+    },
 }
 
 enum Ran<T> {

@@ -278,3 +278,38 @@ fn business_that_ends_the_transaction_is_found_out() {
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     });
 }
+
+/// A helper that begins and ends for itself must not end what it is in.
+#[test]
+fn a_begin_of_the_business_is_a_savepoint() {
+    use sqlx::Connection as _;
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let failed = shop
+            .run_as(&shop.pool, "a", async |tx| {
+                let mut inner = tx.begin().await?;
+                shop.pay(&mut inner, 100).await?;
+                inner.commit().await?;
+                Err(sqlx::Error::RowNotFound)
+            })
+            .await;
+        assert!(matches!(failed, Err(RunError::NotStarted(_))), "{failed:?}");
+        assert_eq!(shop.payments().await, [0; 0], "it was rolled back with all the rest");
+
+        for is_replay in [false, true] {
+            let ran = shop
+                .run_as(&shop.pool, "b", async |tx| {
+                    let mut inner = tx.begin().await?;
+                    shop.pay(&mut inner, 1).await?;
+                    inner.rollback().await?;
+                    let mut inner = tx.begin().await?;
+                    shop.pay(&mut inner, 50).await?;
+                    inner.commit().await?;
+                    shop.pay(tx, 50).await
+                })
+                .await;
+            assert_eq!(ran.unwrap().is_replay(), is_replay);
+            assert_eq!(shop.payments().await, [50, 50]);
+        }
+    });
+}
