@@ -355,3 +355,22 @@ fn a_batch_whose_answer_is_lost_is_an_unknown_outcome_for_each() {
         }
     });
 }
+
+/// As in a stream of calls that is not polled while the body of its loop makes one of its own.
+#[test]
+fn callers_that_are_not_polled_keep_no_other_waiting() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let store = fixture.store();
+        let (keys, claims) = ([key("a"), key("b"), key("c")], [claim(), claim(), claim()]);
+        let mut held = [store.claim(&keys[0], &claims[0]), store.claim(&keys[1], &claims[1])];
+        for call in &mut held {
+            assert!(futures::poll!(call).is_pending(), "it has a lane");
+        }
+        let third = timeout(Duration::from_secs(30), store.claim(&keys[2], &claims[2])).await;
+        grant(third.expect("it goes alone"));
+        for outcome in join_all(held).await {
+            grant(outcome);
+        }
+    });
+}

@@ -30,6 +30,7 @@ mod flag {
     pub(super) const LAPSED: u8 = 1;
     pub(super) const GAVE_UP: u8 = 2;
     pub(super) const PROGRESS: u8 = 4;
+    pub(super) const WATCHED: u8 = 8;
 }
 
 /// What became of the last attempt.
@@ -284,6 +285,11 @@ impl Stored {
 
     const fn has_progress(&self) -> bool {
         self.flags & flag::PROGRESS != 0
+    }
+
+    /// Whether somebody waits for the key.
+    pub(crate) const fn is_watched(&self) -> bool {
+        self.flags & flag::WATCHED != 0
     }
 }
 

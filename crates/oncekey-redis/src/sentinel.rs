@@ -109,6 +109,13 @@ fn is_over(error: &RedisError) -> bool {
         || matches!(error.code(), Some("UNBLOCKED" | "NOREPLICAS"))
 }
 
+fn refusal(answer: &Value) -> Option<RedisError> {
+    match answer {
+        Value::ServerError(error) => Some(error.clone().into()),
+        _ => None,
+    }
+}
+
 impl ConnectionLike for SentinelConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
@@ -128,7 +135,12 @@ impl ConnectionLike for SentinelConnection {
         Box::pin(async move {
             let (number, mut connection) = self.get().await?;
             let result = connection.req_packed_commands(pipeline, offset, count).await;
-            self.look_at(number, &result).await;
+            // In a pipeline, a refusal is an answer.
+            let refusal = result.as_ref().ok().and_then(|answers| answers.iter().find_map(refusal));
+            match refusal {
+                Some(refusal) => self.look_at::<()>(number, &Err(refusal)).await,
+                None => self.look_at(number, &result).await,
+            }
             result
         })
     }

@@ -27,7 +27,7 @@ use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
 use crate::script::{FULL_SCRIPTS, SCRIPTS, Script, Scripts};
-use crate::time::{GRACE, Millis, ServerClock, millis};
+use crate::time::{GRACE, LATEST, Millis, ServerClock, millis};
 
 /// The longest content. A value of the server may have half a gigabyte, and a record needs some of it.
 const MAX_CONTENT_LEN: usize = (512 << 20) - 1024;
@@ -259,9 +259,17 @@ impl Shared {
         let Some(token) = self.clock.token() else { return Ok(None) };
         let record = Stored::granted(claim, token).encode();
         let mut set = redis::cmd("SET");
+        let sent = Instant::now();
         // The key is there until its expiry is over.
         set.arg(name).arg(&record[..]).arg("NX").arg("GET").arg("PX").arg(remembered - 1);
         let found = match link::write(&*self.link, &set, self.replicas).await {
+            Ok(Value::Nil) if sent.elapsed() > LATEST => {
+                // Others may have come and gone since its token was made. Nothing was done under it.
+                let grant = Grant { token, attempt: claim.attempt };
+                let known = Known::NotStarted { hold: Duration::ZERO };
+                let _ = self.abandon(name, &Abandon { grant, known }).await;
+                return Err(CLAIM.no_answer());
+            }
             Ok(Value::Nil) => {
                 self.own.put(claim.attempt, record);
                 return Ok(Some(ClaimOutcome::Acquired {
@@ -366,7 +374,9 @@ impl Shared {
     fn own_record(&self, grant: Grant) -> Option<(Bytes, Stored)> {
         let raw = self.own.take(grant.attempt).filter(|_| self.native)?;
         let stored = Stored::decode(&raw).ok()?;
-        (stored.kind == Kind::InProgress && stored.grant() == grant).then_some((raw, stored))
+        // Whoever waits is told by the script.
+        let is_it = stored.kind == Kind::InProgress && stored.grant() == grant;
+        (is_it && !stored.is_watched()).then_some((raw, stored))
     }
 
     async fn renew(&self, name: &[u8], renew: &Renew) -> Result<Fenced, StoreError> {

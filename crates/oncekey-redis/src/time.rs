@@ -13,7 +13,11 @@ const FOREVER: Millis = 10_000_000_000_000;
 
 /// How long a key outlives its record, at least, so that its token is remembered. The scripts have the
 /// same number.
-pub(crate) const GRACE: Millis = 10_000;
+pub(crate) const GRACE: Millis = 60_000;
+
+/// A grant that came later than this was written too late for its token, which was made before it was sent:
+/// with [`OLDEST`] less than [`GRACE`].
+pub(crate) const LATEST: Duration = Duration::from_secs(30);
 
 /// An answer that took longer tells the time too badly.
 const SLOWEST: Duration = Duration::from_millis(250);
@@ -29,7 +33,8 @@ pub(crate) fn millis(duration: Duration) -> Millis {
 /// A recent estimate of the server's clock, never ahead of it while the clocks run alike.
 ///
 /// Tokens of new keys are made of it, and nothing else. It is behind by less than [`GRACE`], and each key
-/// is there for longer than that: so a token is above that of any record that was there before.
+/// is there for longer than that: so a token is above that of any record that was there before, unless its
+/// claim was on the way for longer than [`LATEST`].
 #[derive(Debug, Default)]
 pub(crate) struct ServerClock {
     seen: Mutex<Option<(u64, Instant)>>,

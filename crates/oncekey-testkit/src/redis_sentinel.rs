@@ -70,14 +70,17 @@ impl RedisSentinels {
     pub fn mend(&self) {
         let other = self.replica();
         other.launch();
-        let port = self.primary().port().to_string();
         wait_until("the server that came back is a replica", || {
-            // The sentinels would say so too, in their own time.
-            if other.info("role").as_deref() == Some("master") {
-                other.ask(&["REPLICAOF", "127.0.0.1", &port]);
+            if other.info("master_link_status").as_deref() == Some("up") {
+                return true;
             }
-            other.info("role").as_deref() == Some("slave")
-                && other.info("master_link_status").as_deref() == Some("up")
+            // The sentinels would say so too, in their own time.
+            let primary = self.primary().port();
+            let follows = other.info("master_port").and_then(|port| port.parse().ok());
+            if primary != other.port() && follows != Some(primary) {
+                other.ask(&["REPLICAOF", "127.0.0.1", &primary.to_string()]);
+            }
+            false
         });
     }
 }

@@ -7,7 +7,7 @@ local IN_PROGRESS, GAVE_UP, RELEASED, COMPLETED, DIGEST, FORGOTTEN = 1, 2, 3, 4,
 local LAPSED_BIT, GAVE_UP_BIT, PROGRESS_BIT, WATCHED_BIT = 1, 2, 4, 8
 local HIGHEST = 9007199254740991
 -- How long a key outlives its record, at least, so that tokens go up.
-local GRACE = 10000
+local GRACE = 60000
 local OK, LOST, GONE, COMPARE, BUSY, TOO_LARGE = 1, 2, 3, 4, 5, 6
 local CORRUPT, NEWER = 20, 21
 
