@@ -36,21 +36,21 @@ impl Knowledge {
     /// |---|---|---|
     /// | 101 | done, not kept | what follows is no response |
     /// | 1xx to 4xx, but for those below | done | an answer, also where it is no |
-    /// | 401, 421, 425, 429 | not started | their definitions say that the request was not applied |
+    /// | 401, 421, 425 | not started | their definitions say that the request was not applied |
     /// | 408 | unknown | layers that stop a handler in the middle answer with it |
+    /// | 429 | unknown | it may be passed on, of somebody asked after something was done |
     /// | 5xx | unknown | anything may have happened |
     ///
-    /// A handler that passes on the 429 of somebody else after it did something has to say so, by a
-    /// [`Knowledge`] or another status.
+    /// A handler that answers 429 before it does anything says so by [`NotStarted`](Self::NotStarted). One that
+    /// passes on the 401 of somebody else after it did something has to say that, too.
     #[must_use]
     pub fn by_status(status: StatusCode) -> Self {
         match status {
             StatusCode::SWITCHING_PROTOCOLS => Self::DoneNotKept,
-            StatusCode::UNAUTHORIZED
-            | StatusCode::MISDIRECTED_REQUEST
-            | StatusCode::TOO_EARLY
-            | StatusCode::TOO_MANY_REQUESTS => Self::NotStarted,
-            StatusCode::REQUEST_TIMEOUT => Self::Unknown,
+            StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST | StatusCode::TOO_EARLY => {
+                Self::NotStarted
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Self::Unknown,
             status if status.as_u16() < 500 => Self::Done,
             _ => Self::Unknown,
         }

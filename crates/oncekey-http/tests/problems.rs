@@ -158,10 +158,10 @@ fn a_status_says_what_its_definition_says() {
     for status in [200, 201, 204, 303, 400, 402, 403, 404, 409, 410, 415, 422] {
         assert_eq!(of(status), Knowledge::Done, "{status}");
     }
-    for status in [401, 421, 425, 429] {
+    for status in [401, 421, 425] {
         assert_eq!(of(status), Knowledge::NotStarted, "{status}");
     }
-    for status in [408, 500, 501, 502, 503, 504, 599, 999] {
+    for status in [408, 429, 500, 501, 502, 503, 504, 599, 999] {
         assert_eq!(of(status), Knowledge::Unknown, "{status}");
     }
     assert_eq!(of(101), Knowledge::DoneNotKept);

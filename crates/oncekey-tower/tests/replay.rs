@@ -147,7 +147,8 @@ async fn what_is_known_decides() {
         (500, None, 409, false),
         (408, None, 409, false),
         (401, None, 299, true),
-        (429, None, 299, true),
+        (429, None, 409, false),
+        (429, Some(Knowledge::NotStarted), 299, true),
         (404, None, 404, false),
     ];
     for (status, knowledge, retry, ran) in table {
