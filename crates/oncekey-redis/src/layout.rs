@@ -7,7 +7,8 @@
 //!
 //! Times are relative to the key's expiry, in milliseconds: a record is forgotten `extra` before it, and
 //! its lease or retention ends `tail` before it. So `SET .. PX` writes a record by the server's clock
-//! although the client does not know the time.
+//! although the client does not know the time. The token of such a record is an estimate: until it is
+//! renewed, its check is the time that it is remembered for, which tells when it was written.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use oncekey::Fingerprint;
@@ -110,7 +111,7 @@ impl Stored {
             previous: None,
             sequence: 0,
             content: Bytes::new(),
-            check: [0; 8],
+            check: (millis(claim.lease) + millis(claim.hold)).to_be_bytes(),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
 use crate::script::{FULL_SCRIPTS, SCRIPTS, Script, Scripts};
-use crate::time::{GRACE, LATEST, Millis, ServerClock, millis};
+use crate::time::{GRACE, LATEST, Millis, Moment, ServerClock, millis};
 
 /// The longest content. A value of the server may have half a gigabyte, and a record needs some of it.
 const MAX_CONTENT_LEN: usize = (512 << 20) - 1024;
@@ -256,14 +256,15 @@ impl Shared {
         if !self.native || remembered < GRACE {
             return Ok(None);
         }
+        // Before the token: a pause in between makes it late, too.
+        let begun = Moment::now();
         let Some(token) = self.clock.token() else { return Ok(None) };
         let record = Stored::granted(claim, token).encode();
         let mut set = redis::cmd("SET");
-        let sent = Instant::now();
         // The key is there until its expiry is over.
         set.arg(name).arg(&record[..]).arg("NX").arg("GET").arg("PX").arg(remembered - 1);
         let found = match link::write(&*self.link, &set, self.replicas).await {
-            Ok(Value::Nil) if sent.elapsed() > LATEST => {
+            Ok(Value::Nil) if begun.elapsed() > LATEST => {
                 // Others may have come and gone since its token was made. Nothing was done under it.
                 let grant = Grant { token, attempt: claim.attempt };
                 let known = Known::NotStarted { hold: Duration::ZERO };

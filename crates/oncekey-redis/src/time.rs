@@ -1,7 +1,7 @@
 //! The server's clock, as far as a client knows it, and durations by it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use oncekey::store::FencingToken;
 
@@ -34,18 +34,38 @@ pub(crate) fn millis(duration: Duration) -> Millis {
 ///
 /// Tokens of new keys are made of it, and nothing else. It is behind by less than [`GRACE`], and each key
 /// is there for longer than that: so a token is above that of any record that was there before, unless its
-/// claim was on the way for longer than [`LATEST`].
+/// claim was on the way for longer than [`LATEST`]. Such a grant is given back, and a copy of the claim that
+/// meets it later gets another token of the script.
 #[derive(Debug, Default)]
 pub(crate) struct ServerClock {
-    seen: Mutex<Option<(u64, Instant)>>,
+    seen: Mutex<Option<(u64, Moment)>>,
+}
+
+/// A moment of the past. While a machine sleeps, its monotonic clock may stand still; its wall clock is set
+/// when it wakes up. So the one counts by which more has passed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    instant: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.instant.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
 }
 
 impl ServerClock {
     /// An answer that was asked for at `asked` says that it is `micros` since 1970.
     pub(crate) fn note(&self, micros: u64, asked: Instant) {
-        if asked.elapsed() <= SLOWEST {
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((micros, Instant::now()));
+        let now = Moment::now();
+        // Of the same look at the clock: a pause between two would make the estimate too old.
+        if now.instant.saturating_duration_since(asked) <= SLOWEST {
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((micros, now));
         }
     }
 
@@ -53,11 +73,11 @@ impl ServerClock {
     pub(crate) fn token(&self) -> Option<FencingToken> {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (micros, at) = seen?;
-        let since = at.elapsed();
+        let since = at.instant.elapsed();
         // A thousandth less: more than any clock drifts.
         let passed = since - since / 1000;
         let micros = micros.saturating_add(u64::try_from(passed.as_micros()).ok()?);
-        (since <= OLDEST).then(|| FencingToken::new(micros))
+        (at.elapsed() <= OLDEST).then(|| FencingToken::new(micros))
     }
 }
 
@@ -88,5 +108,25 @@ mod tests {
         let Some(long_ago) = Instant::now().checked_sub(2 * SLOWEST) else { return };
         clock.note(5_000_000, long_ago);
         assert_eq!(clock.token(), None);
+    }
+
+    /// The machine slept: its monotonic clock stood still, its wall clock was set.
+    #[test]
+    fn an_estimate_from_before_a_sleep_is_not_used() {
+        let clock = ServerClock::default();
+        clock.note(5_000_000, Instant::now());
+        assert!(clock.token().is_some());
+        let mut seen = clock.seen.lock().unwrap();
+        if let Some((_, at)) = &mut *seen {
+            at.wall -= 2 * OLDEST;
+        }
+        drop(seen);
+        assert_eq!(clock.token(), None);
+    }
+
+    #[test]
+    fn a_wall_clock_that_steps_back_changes_nothing() {
+        let ahead = Moment { wall: SystemTime::now() + OLDEST, ..Moment::now() };
+        assert!(ahead.elapsed() < SLOWEST);
     }
 }

@@ -13,11 +13,15 @@ local function grant(next)
   return { ACQUIRED, micros, next.raw, next.expiry }
 end
 
+local function after(token)
+  return math.min(math.max(token + 1, micros), HIGHEST)
+end
+
 -- Nothing of what was there counts but its token, and whether somebody waits.
 local function fresh(number)
   local next = { status = IN_PROGRESS, flags = r and r.flags or 0, algorithm = algorithm,
     fingerprint = fingerprint, attempt = attempt, number = number,
-    token = math.min(math.max((last or 0) + 1, micros), HIGHEST),
+    token = after(last or 0),
     limit = now + lease, forget = now + lease + hold }
   clear(next)
   return next
@@ -47,7 +51,15 @@ elseif is_own then
   if state ~= 'live' and state ~= 'lapsed' then
     return { SPENT, micros }
   end
-  -- The grant that an earlier copy of this claim got.
+  -- The grant that an earlier copy of this claim got. If that came late, others may have come and gone since
+  -- its token was made.
+  if not r.sequence then
+    local remembered = struct.unpack('>I8', r.check)
+    if remembered > 0 and r.forget - remembered - r.token / 1000 > GRACE / 2 then
+      r.token = after(r.token)
+    end
+    r.check = NO_CHECK
+  end
   r.limit = math.max(r.limit, now + lease)
   r.forget = math.max(r.forget, r.limit + hold)
   return grant(r)

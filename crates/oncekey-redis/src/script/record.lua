@@ -6,6 +6,7 @@ local VERSION, SMALLEST = 1, 88
 local IN_PROGRESS, GAVE_UP, RELEASED, COMPLETED, DIGEST, FORGOTTEN = 1, 2, 3, 4, 5, 6
 local LAPSED_BIT, GAVE_UP_BIT, PROGRESS_BIT, WATCHED_BIT = 1, 2, 4, 8
 local HIGHEST = 9007199254740991
+local NO_CHECK = string.rep('\0', 8)
 -- How long a key outlives its record, at least, so that tokens go up.
 local GRACE = 60000
 local OK, LOST, GONE, COMPARE, BUSY, TOO_LARGE = 1, 2, 3, 4, 5, 6
@@ -133,7 +134,7 @@ end
 -- Nothing of it is left but whether somebody waits.
 local function clear(r)
   r.flags = has(r.flags, WATCHED_BIT) and WATCHED_BIT or 0
-  r.previous, r.sequence, r.content, r.check = nil, nil, '', string.rep('\0', 8)
+  r.previous, r.sequence, r.content, r.check = nil, nil, '', NO_CHECK
 end
 
 -- Tells those who wait. That it may not be told is no reason to fail.

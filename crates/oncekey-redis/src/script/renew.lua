@@ -10,6 +10,10 @@ end
 local hold = r.forget - r.limit
 r.limit = math.max(r.limit, now + lease)
 r.forget = math.max(r.forget, r.limit + hold)
+if not r.sequence then
+  -- Whoever renews was told of the grant, which so did not come late.
+  r.check = NO_CHECK
+end
 
 local function is_later(one, other)
   local high, low = struct.unpack('>I4I4', one)

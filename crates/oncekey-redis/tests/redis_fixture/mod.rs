@@ -6,6 +6,7 @@
 pub mod several;
 
 pub mod calls;
+pub mod records;
 
 use std::future::Future;
 use std::io::Write;
