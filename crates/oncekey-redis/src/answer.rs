@@ -60,6 +60,15 @@ impl Answer {
         stored.record(expiry).ok_or_else(|| purpose.unreadable(Unreadable::Damaged))
     }
 
+    /// The check of what a claim has to look at before it is decided.
+    pub(crate) fn look(&mut self, purpose: Purpose) -> Result<Option<[u8; 8]>, StoreError> {
+        if self.code != code::claim::LOOK {
+            return Ok(None);
+        }
+        let (_, found, _) = self.stored(purpose)?;
+        Ok(Some(found.check()))
+    }
+
     /// A claim's answer, and the record of the grant if it is one.
     pub(crate) fn claim(
         mut self,

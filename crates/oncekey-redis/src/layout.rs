@@ -279,6 +279,11 @@ impl Stored {
         self.fingerprint
     }
 
+    /// The check of the content.
+    pub(crate) const fn check(&self) -> [u8; 8] {
+        self.check
+    }
+
     /// The bytes of a result that is kept.
     pub(crate) fn replay(&self) -> Option<Bytes> {
         (self.kind == Kind::Completed).then(|| self.content.clone())

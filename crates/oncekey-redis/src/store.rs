@@ -9,9 +9,9 @@ use bytes::Bytes;
 use oncekey::Key;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    Abandon, AttemptId, Claim, ClaimOutcome, Complete, Completion, Evict, Expected, Fenced,
-    FencingToken, Grant, Inspect, Known, Observed, Purged, Renew, Settle, Settlement, Store,
-    StoreError, Watch,
+    Abandon, AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Expected,
+    Fenced, FencingToken, Grant, Inspect, Known, Observed, Purged, Renew, Settle, Settlement,
+    Store, StoreError, Watch,
 };
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -34,6 +34,9 @@ const MAX_CONTENT_LEN: usize = (512 << 20) - 1024;
 /// The longest content that a full server is still asked to take.
 const MAX_WHEN_FULL: &[u8] = b"1024";
 const ANY_LEN: &[u8] = b"536870912";
+
+/// How often a claim looks at saved progress that changes, before it gives up.
+const LOOKS: usize = 8;
 
 const CLAIM: Purpose = Purpose::new_key("claim");
 const GET: Purpose = Purpose::read("get");
@@ -245,20 +248,15 @@ impl Shared {
     }
 
     /// Claims by `SET .. NX GET`: granted if there is no key, and answered if what is there says enough.
-    /// `None`: the script decides.
-    async fn claim_at_once(
-        &self,
-        name: &[u8],
-        claim: &Claim,
-    ) -> Result<Option<ClaimOutcome>, StoreError> {
+    async fn claim_at_once(&self, name: &[u8], claim: &Claim) -> Result<AtOnce, StoreError> {
         let lease = millis(claim.lease);
         let remembered = lease + millis(claim.hold);
         if !self.native || remembered < GRACE {
-            return Ok(None);
+            return Ok(AtOnce::NOTHING);
         }
         // Before the token: a pause in between makes it late, too.
         let begun = Moment::now();
-        let Some(token) = self.clock.token() else { return Ok(None) };
+        let Some(token) = self.clock.token() else { return Ok(AtOnce::NOTHING) };
         let record = Stored::granted(claim, token).encode();
         let mut set = redis::cmd("SET");
         // The key is there until its expiry is over.
@@ -273,7 +271,7 @@ impl Shared {
             }
             Ok(Value::Nil) => {
                 self.own.put(claim.attempt, record);
-                return Ok(Some(ClaimOutcome::Acquired {
+                return Ok(AtOnce::Answer(ClaimOutcome::Acquired {
                     grant: Grant { token, attempt: claim.attempt },
                     number: 1,
                     lease_left: left_of_all_time(token).min(claim.lease),
@@ -282,54 +280,68 @@ impl Shared {
             }
             Ok(Value::BulkString(found)) => Bytes::from(found),
             Ok(_) => return Err(CLAIM.no_answer()),
-            Err(failed) if is_full(&failed) => return Ok(None),
+            Err(failed) if is_full(&failed) => return Ok(AtOnce::NOTHING),
             Err(failed) => return Err(self.error(CLAIM, failed)),
         };
         let found = Stored::decode(&found).map_err(|why| CLAIM.unreadable(why))?;
         let is_same = found.fingerprint() == claim.fingerprint;
         Ok(match found.kind {
-            Kind::Completed | Kind::Digest if found.is_gone_when_retired() => Some(if is_same {
-                ClaimOutcome::Replay(found.replay())
-            } else {
-                ClaimOutcome::Mismatch
-            }),
+            Kind::Completed | Kind::Digest if found.is_gone_when_retired() => {
+                AtOnce::Answer(if is_same {
+                    ClaimOutcome::Replay(found.replay())
+                } else {
+                    ClaimOutcome::Mismatch
+                })
+            }
             Kind::InProgress | Kind::GaveUp | Kind::Released
                 if found.is_gone_when_forgotten() && !is_same =>
             {
-                Some(ClaimOutcome::Mismatch)
+                AtOnce::Answer(ClaimOutcome::Mismatch)
             }
-            _ => None,
+            _ => AtOnce::Found(found.check()),
         })
     }
 
+    /// Claims by the script. What progress it hands on has the check that is in `seen`; other progress is
+    /// looked at first.
     async fn claim_by_script(
         &self,
         name: &[u8],
         claim: &Claim,
+        mut seen: [u8; 8],
     ) -> Result<ClaimOutcome, StoreError> {
         use oncekey::store::{OnInterrupted, OnRetired};
         let algorithm = claim.fingerprint.algorithm().to_string();
         let (lease, hold) = (number(millis(claim.lease)), number(millis(claim.hold)));
-        let mut arguments: [&[u8]; 8] = [
-            claim.attempt.as_bytes(),
-            algorithm.as_bytes(),
-            claim.fingerprint.digest(),
-            lease.as_bytes(),
-            hold.as_bytes(),
-            flag(claim.on_interrupted == OnInterrupted::TakeOver),
-            flag(claim.on_retired == OnRetired::Tell),
-            flag(false),
-        ];
-        // A full server takes no new key.
-        let less = (7, flag(true));
-        let answer = self.bring(CLAIM, |s| &s.claim, name, &mut arguments, less).await?;
-        let (outcome, granted) = answer.claim(CLAIM)?;
-        if let Some((raw, stored)) = granted
-            && stored.is_gone_when_forgotten()
-        {
-            self.own.put(claim.attempt, raw);
+        for _ in 0..LOOKS {
+            let mut arguments: [&[u8]; 9] = [
+                claim.attempt.as_bytes(),
+                algorithm.as_bytes(),
+                claim.fingerprint.digest(),
+                lease.as_bytes(),
+                hold.as_bytes(),
+                flag(claim.on_interrupted == OnInterrupted::TakeOver),
+                flag(claim.on_retired == OnRetired::Tell),
+                flag(false),
+                &seen,
+            ];
+            // A full server takes no new key.
+            let less = (7, flag(true));
+            let mut answer = self.bring(CLAIM, |s| &s.claim, name, &mut arguments, less).await?;
+            if let Some(check) = answer.look(CLAIM)? {
+                seen = check;
+                continue;
+            }
+            let (outcome, granted) = answer.claim(CLAIM)?;
+            if let Some((raw, stored)) = granted
+                && stored.is_gone_when_forgotten()
+            {
+                self.own.put(claim.attempt, raw);
+            }
+            return Ok(outcome);
         }
-        Ok(outcome)
+        let message = "the saved progress was another one each time that it was looked at";
+        Err(CLAIM.error(ErrorKind::OutcomeUnknown, message))
     }
 
     async fn complete(&self, name: &[u8], complete: &Complete) -> Result<Fenced, StoreError> {
@@ -468,6 +480,17 @@ impl Shared {
     }
 }
 
+/// What a claim without a script came to.
+enum AtOnce {
+    Answer(ClaimOutcome),
+    /// The script decides. What is there is whole, and its content has this check.
+    Found([u8; 8]),
+}
+
+impl AtOnce {
+    const NOTHING: Self = Self::Found([0; 8]);
+}
+
 #[async_trait]
 impl Store for RedisStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
@@ -475,8 +498,8 @@ impl Store for RedisStore {
         shared.server().await?;
         let name = shared.names.name(key);
         match shared.claim_at_once(&name, claim).await? {
-            Some(outcome) => Ok(outcome),
-            None => shared.claim_by_script(&name, claim).await,
+            AtOnce::Answer(outcome) => Ok(outcome),
+            AtOnce::Found(check) => shared.claim_by_script(&name, claim, check).await,
         }
     }
 
@@ -550,7 +573,6 @@ fn completing(operation: &'static str, completion: &Completion) -> Result<Purpos
 }
 
 fn sized(purpose: Purpose, len: usize) -> Result<Purpose, StoreError> {
-    use oncekey::store::ErrorKind;
     if len <= MAX_CONTENT_LEN {
         Ok(purpose)
     } else {

@@ -1,7 +1,7 @@
 local attempt, algorithm, fingerprint = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local lease, hold = tonumber(ARGV[4]), tonumber(ARGV[5])
-local take_over, tell, no_new = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1'
-local ACQUIRED, REPLAY, IS_BUSY, MISMATCH, INTERRUPTED, RETIRED, SPENT, FULL = 1, 2, 3, 4, 5, 6, 7, 8
+local take_over, tell, no_new, seen = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1', ARGV[9]
+local ACQUIRED, REPLAY, IS_BUSY, MISMATCH, INTERRUPTED, RETIRED, SPENT, FULL, LOOK = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local r, state, last = load()
 if not r and state then
@@ -9,6 +9,10 @@ if not r and state then
 end
 
 local function grant(next)
+  -- Whether the progress that it hands on is whole, only the client can tell; before anything is written.
+  if #next.content > 0 and next.check ~= seen then
+    return { LOOK, micros, r.raw, r.expiry }
+  end
   store(next)
   return { ACQUIRED, micros, next.raw, next.expiry }
 end

@@ -103,5 +103,7 @@ pub(crate) mod code {
         pub(crate) const RETIRED: i64 = 6;
         pub(crate) const SPENT: i64 = 7;
         pub(crate) const FULL: i64 = 8;
+        /// To be sent again, with the check of what was found.
+        pub(crate) const LOOK: i64 = 9;
     }
 }

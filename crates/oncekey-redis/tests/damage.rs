@@ -1,0 +1,84 @@
+//! Values that are no records, or not what was written: what is answered with an error, and that nothing is
+//! written then.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod redis_fixture;
+
+use std::time::Duration;
+
+use oncekey::store::{Claim, ErrorKind, Fenced, Progress, Renew, Store};
+use tokio::time::sleep;
+
+use redis_fixture::calls::{acquire, acquire_as, claim, key, renew};
+use redis_fixture::records::{replace, ttl, value};
+use redis_fixture::{RedisFixture, block_on, server};
+
+/// A bit of the saved progress flips. Neither its own attempt nor who would take over gets it, and the
+/// record stays as it is, for somebody to look into.
+#[test]
+fn damaged_progress_is_left_alone() {
+    block_on(async {
+        for scripts_only in [false, true] {
+            for knows_time in [false, true] {
+                let fixture = RedisFixture { scripts_only, ..RedisFixture::on(server()) };
+                let lease = Duration::from_millis(200);
+                let own = Claim { lease, ..claim() };
+                let damaged = save_and_damage(&fixture, &own).await;
+                let store = fixture.store();
+                if knows_time {
+                    acquire(&store, &key("first")).await;
+                }
+                let left = ttl(&fixture, "a").await;
+                for claim in [own, claim()] {
+                    // The first time, the lease is live yet; the second time, it has lapsed.
+                    let error = store.claim(&key("a"), &claim).await.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    assert_eq!(value(&fixture, "a").await, damaged, "{scripts_only} {knows_time}");
+                    assert!(ttl(&fixture, "a").await <= left);
+                    sleep(lease).await;
+                }
+            }
+        }
+    });
+}
+
+/// The value after the progress of that claim's attempt was saved, and a bit of it flipped.
+async fn save_and_damage(fixture: &RedisFixture, claim: &Claim) -> Vec<u8> {
+    let store = fixture.store();
+    let grant = acquire_as(&store, &key("a"), claim).await;
+    let save = Progress { sequence: 1, data: "charged".into() };
+    let save = Renew { progress: Some(save), ..renew(grant, claim.lease) };
+    assert_eq!(store.renew(&key("a"), &save).await.unwrap(), Fenced::Applied);
+    let mut damaged = value(fixture, "a").await;
+    *damaged.last_mut().unwrap() ^= 1;
+    replace(fixture, "a", &damaged).await;
+    damaged
+}
+
+/// Progress that is whole is handed on, whatever its length.
+#[test]
+fn whole_progress_is_handed_on() {
+    block_on(async {
+        for scripts_only in [false, true] {
+            let fixture = RedisFixture { scripts_only, ..RedisFixture::on(server()) };
+            let store = fixture.store();
+            for data in [vec![], vec![7], vec![7; 100_000]] {
+                let key = key(data.len());
+                let brief = Claim { lease: Duration::from_millis(50), ..claim() };
+                let grant = acquire_as(&store, &key, &brief).await;
+                let save = Progress { sequence: 1, data: data.clone().into() };
+                let save = Renew { progress: Some(save), ..renew(grant, brief.lease) };
+                assert_eq!(store.renew(&key, &save).await.unwrap(), Fenced::Applied);
+                assert_eq!(acquire_as(&store, &key, &brief).await, grant);
+                sleep(Duration::from_millis(60)).await;
+                let taken = store.claim(&key, &claim()).await.unwrap();
+                let oncekey::store::ClaimOutcome::Acquired { previous: Some(previous), .. } = taken
+                else {
+                    panic!("{taken:?}");
+                };
+                assert_eq!(previous.token, grant.token);
+                assert_eq!(previous.progress.unwrap(), data);
+            }
+        }
+    });
+}
