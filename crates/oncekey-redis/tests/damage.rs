@@ -10,7 +10,7 @@ use oncekey::store::{Claim, ErrorKind, Fenced, Progress, Renew, Store};
 use tokio::time::sleep;
 
 use redis_fixture::calls::{acquire, acquire_as, claim, key, renew};
-use redis_fixture::records::{replace, ttl, value};
+use redis_fixture::records::{HEAD, replace, ttl, value, with_sum, with_token};
 use redis_fixture::{RedisFixture, block_on, server};
 
 /// A bit of the saved progress flips. Neither its own attempt nor who would take over gets it, and the
@@ -78,6 +78,39 @@ fn whole_progress_is_handed_on() {
                 };
                 assert_eq!(previous.token, grant.token);
                 assert_eq!(previous.progress.unwrap(), data);
+            }
+        }
+    });
+}
+
+/// Heads that add up, and say what no build writes.
+#[test]
+fn a_head_that_makes_no_sense_is_left_alone() {
+    block_on(async {
+        let fixture = RedisFixture { scripts_only: true, ..RedisFixture::on(server()) };
+        let store = fixture.store();
+        let brief = Claim { lease: Duration::from_millis(20), ..claim() };
+        acquire_as(&store, &key("a"), &brief).await;
+        let there = value(&fixture, "a").await;
+        let both_causes = {
+            let mut head = there[..HEAD - 4].to_vec();
+            head[2] = 1 | 2;
+            head.extend_from_slice(&7_u64.to_be_bytes());
+            with_sum(head)
+        };
+        let previous_too_high = {
+            let mut head = there[..HEAD - 4].to_vec();
+            head[2] = 1;
+            head.extend_from_slice(&(1_u64 << 60).to_be_bytes());
+            with_sum(head)
+        };
+        sleep(2 * brief.lease).await;
+        for value in [both_causes, previous_too_high, with_token(there, 1 << 60)] {
+            replace(&fixture, "a", &value).await;
+            for claim in [brief, claim()] {
+                let error = store.claim(&key("a"), &claim).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                assert_eq!(redis_fixture::records::value(&fixture, "a").await, value);
             }
         }
     });

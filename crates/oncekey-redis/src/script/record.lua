@@ -59,7 +59,8 @@ local function decode(raw)
   version, r.status, r.flags, r.algorithm, extra, tail, r.number, r.token, length =
     struct.unpack('>BBBBI2I6I4I8I4', raw)
   local at = 85
-  if has(r.flags, LAPSED_BIT) or has(r.flags, GAVE_UP_BIT) then
+  local lapsed, gave_up = has(r.flags, LAPSED_BIT), has(r.flags, GAVE_UP_BIT)
+  if lapsed or gave_up then
     at = at + 8
   end
   local sequence_at = at
@@ -67,7 +68,7 @@ local function decode(raw)
     at = at + 8
   end
   if #raw ~= at + 3 + length or struct.unpack('>I4', raw, at) ~= sum(raw, at - 1)
-    or r.status < IN_PROGRESS or r.status > FORGOTTEN then
+    or r.status < IN_PROGRESS or r.status > FORGOTTEN or r.token > HIGHEST or lapsed and gave_up then
     return nil, CORRUPT
   end
   r.check = string.sub(raw, 29, 36)
@@ -75,6 +76,9 @@ local function decode(raw)
   r.attempt = string.sub(raw, 69, 84)
   if sequence_at > 85 then
     r.previous = struct.unpack('>I8', raw, 85)
+    if r.previous > HIGHEST then
+      return nil, CORRUPT
+    end
   end
   if at > sequence_at then
     r.sequence = string.sub(raw, sequence_at, at - 1)

@@ -35,6 +35,13 @@ pub fn with_token(mut value: Vec<u8>, token: u64) -> Vec<u8> {
     value
 }
 
+/// The record with that head and no content.
+pub fn with_sum(mut head: Vec<u8>) -> Vec<u8> {
+    let sum = sum(&head);
+    head.extend_from_slice(&sum.to_be_bytes());
+    head
+}
+
 /// The token that the value has.
 pub fn token(value: &[u8]) -> u64 {
     u64::from_be_bytes(value[16..24].try_into().unwrap())
