@@ -69,20 +69,19 @@ impl Purpose {
         self.error(self.no_room, NO_ROOM)
     }
 
-    /// The error of a command that failed. If the connection `resends`, a refusal may be that of a second
-    /// copy.
+    /// The error of a command that failed. If the connection `resends`, any refusal may be that of a second
+    /// copy, after the first was carried out.
     pub(crate) fn failed(self, failed: Failed, resends: bool) -> StoreError {
         let error = match failed {
             Failed::Command(error) => error,
             Failed::TooFewReplicas => return self.error(ErrorKind::OutcomeUnknown, FEW),
         };
         let (kind, message) = self.explain(&error);
-        let may_be_applied = resends && kind == ErrorKind::Unavailable;
         let kind = match kind {
-            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown if may_be_applied && self.writes => {
-                ErrorKind::OutcomeUnknown
-            }
-            kind => kind,
+            // Speaks of what is there, whichever copy met it.
+            ErrorKind::Corrupt => kind,
+            _ if resends && self.writes => ErrorKind::OutcomeUnknown,
+            _ => kind,
         };
         self.error(kind, message).with_source(Cause::of(error))
     }
@@ -249,12 +248,26 @@ mod tests {
         assert_eq!(kind(write, io(refused), false), ErrorKind::Unavailable);
     }
 
-    /// A connection that sends again may have been refused the second time only.
+    /// A connection that sends again may have been refused the second time only. What is there is what it
+    /// is, though.
     #[test]
     fn a_refusal_after_a_resend_is_unknown() {
-        let refused = answered("READONLY");
-        let kind = kind(Purpose::write("claim"), refused, true);
-        assert_eq!(kind, ErrorKind::OutcomeUnknown);
+        for code in ["READONLY", "OOM", "NOPERM", "CROSSSLOT", "NOREPLICAS", "STRANGE"] {
+            for purpose in
+                [Purpose::write("renew"), Purpose::new_key("claim"), Purpose::content("complete")]
+            {
+                let sure = purpose.failed(Failed::Command(answered(code)), false);
+                let unsure = purpose.failed(Failed::Command(answered(code)), true);
+                assert_eq!(unsure.kind(), ErrorKind::OutcomeUnknown, "{code}");
+                assert_ne!(sure.kind(), ErrorKind::OutcomeUnknown, "{code}");
+                let advice = purpose.explain(&answered(code)).1;
+                assert!(unsure.to_string().contains(advice), "{unsure}");
+            }
+            let read = kind(Purpose::read("get"), answered(code), true);
+            assert_ne!(read, ErrorKind::OutcomeUnknown, "{code}");
+        }
+        let foreign = kind(Purpose::write("claim"), answered("WRONGTYPE"), true);
+        assert_eq!(foreign, ErrorKind::Corrupt);
     }
 
     #[test]

@@ -84,7 +84,8 @@ const GET: Purpose = Purpose::read("get");
 ///   is a replica, is loading its data or has lost its replicas. Not applied.
 /// - [`Timeout`]: a reading call was not answered within the connection's response timeout.
 /// - [`OutcomeUnknown`]: a writing call was not answered, or too few replicas have what it wrote. A
-///   connection that may send twice (a cluster's, or one of yours) makes this of most refusals too.
+///   connection that may send twice (a cluster's, or one of yours) makes this of every refusal by the
+///   server; the message says what to do about it all the same.
 /// - [`Full`]: the server is at its `maxmemory`, and the key is new.
 /// - [`TooLarge`]: a content is longer than half a gigabyte, or longer than 1 KiB while the server is at
 ///   its `maxmemory`. Completing without the content works then; the engine does so by itself.
@@ -267,7 +268,8 @@ impl Shared {
                 let grant = Grant { token, attempt: claim.attempt };
                 let known = Known::NotStarted { hold: Duration::ZERO };
                 let _ = self.abandon(name, &Abandon { grant, known }).await;
-                return Err(CLAIM.no_answer());
+                let message = "the grant came too late for its token, and was given back; ask again";
+                return Err(CLAIM.error(ErrorKind::OutcomeUnknown, message));
             }
             Ok(Value::Nil) => {
                 self.own.put(claim.attempt, record);
