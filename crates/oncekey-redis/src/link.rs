@@ -127,7 +127,11 @@ pub(crate) async fn run(
 ) -> Result<Value, Failed> {
     match write(link, &script.by_digest(name, arguments), replicas).await {
         Err(Failed::Command(error)) if is_unknown_script(&error) => {
-            write(link, &script.by_text(name, arguments), replicas).await
+            Box::pin(async {
+                let command = script.by_text(name, arguments);
+                write(link, &command, replicas).await
+            })
+            .await
         }
         result => result,
     }

@@ -33,6 +33,10 @@ impl Names {
         let key = key.as_bytes();
         let mut name = Vec::with_capacity(self.prefix.len() + key.len());
         name.extend_from_slice(self.prefix.as_bytes());
+        if !key.iter().any(|byte| matches!(*byte, b'{' | b'}' | ESCAPE)) {
+            name.extend_from_slice(key);
+            return name;
+        }
         for byte in key {
             match byte {
                 b'{' => name.extend_from_slice(&[ESCAPE, b'(']),

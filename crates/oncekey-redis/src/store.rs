@@ -184,9 +184,12 @@ impl RedisStore {
 impl Shared {
     /// What was found out about the server, once.
     pub(crate) async fn server(&self) -> Result<&Server, StoreError> {
+        if let Some(server) = self.server.get() {
+            return Ok(server);
+        }
         let check =
             || async { check::server(&*self.link, self.allow_eviction, &self.names.probe()).await };
-        self.server.get_or_try_init(check).await
+        Box::pin(self.server.get_or_try_init(check)).await
     }
 
     pub(crate) fn error(&self, purpose: Purpose, failed: Failed) -> StoreError {
@@ -243,7 +246,7 @@ impl Shared {
         let mut run = self.run(script(&SCRIPTS), name, arguments, true).await;
         if run.as_ref().is_err_and(is_full) {
             arguments[less.0] = less.1;
-            run = self.run(script(&FULL_SCRIPTS), name, arguments, true).await;
+            run = Box::pin(self.run(script(&FULL_SCRIPTS), name, arguments, true)).await;
         }
         self.read(purpose, run)
     }
@@ -259,16 +262,17 @@ impl Shared {
         let begun = Moment::now();
         let Some(token) = self.clock.token() else { return Ok(AtOnce::NOTHING) };
         let record = Stored::granted(claim, token).encode();
-        let mut set = redis::cmd("SET");
+        let mut set = set_command(name, record.len());
         // The key is there until its expiry is over.
-        set.arg(name).arg(&record[..]).arg("NX").arg("GET").arg("PX").arg(remembered - 1);
+        set.arg(&record[..]).arg("NX").arg("GET").arg("PX").arg(remembered - 1);
         let found = match link::write(&*self.link, &set, self.replicas).await {
             Ok(Value::Nil) if begun.elapsed() > LATEST => {
                 // Others may have come and gone since its token was made. Nothing was done under it.
                 let grant = Grant { token, attempt: claim.attempt };
                 let known = Known::NotStarted { hold: Duration::ZERO };
-                let _ = self.abandon(name, &Abandon { grant, known }).await;
-                let message = "the grant came too late for its token, and was given back; ask again";
+                let _ = Box::pin(self.abandon(name, &Abandon { grant, known })).await;
+                let message =
+                    "the grant came too late for its token, and was given back; ask again";
                 return Err(CLAIM.error(ErrorKind::OutcomeUnknown, message));
             }
             Ok(Value::Nil) => {
@@ -347,42 +351,69 @@ impl Shared {
     }
 
     async fn complete(&self, name: &[u8], complete: &Complete) -> Result<Fenced, StoreError> {
+        let purpose = completing("complete", &complete.completion)?;
+        let (expected, made) = self.completed(complete);
+        if !expected.is_empty() && self.replace(purpose, name, &expected, &made, complete).await? {
+            return Ok(Fenced::Applied);
+        }
+        Box::pin(self.complete_by_script(purpose, name, &made, complete)).await
+    }
+
+    /// The record that this store wrote for the grant, if it knows; and the one that is to replace it.
+    fn completed(&self, complete: &Complete) -> (Bytes, Bytes) {
         let Complete { grant, completion } = complete;
-        let purpose = completing("complete", completion)?;
-        let content = Content::of(completion);
         let (retention, hold) = (millis(completion.retention), millis(completion.hold));
-        let expected = self.own_record(*grant).filter(|_| retention + hold >= GRACE);
-        let result = Stored::result(*grant, &content, hold);
-        let (expected, made) = match expected {
+        let result = Stored::result(*grant, &Content::of(completion), hold);
+        match self.own_record(*grant).filter(|_| retention + hold >= GRACE) {
             Some((raw, last)) => (raw, result.after(&last).encode()),
             None => (Bytes::new(), result.encode()),
-        };
-        let expiry = number((retention + hold).saturating_sub(1));
-        if !expected.is_empty() && self.server().await?.compares {
-            let mut set = redis::cmd("SET");
-            set.arg(name).arg(&made[..]).arg("IFEQ").arg(&expected[..]).arg("PX").arg(&expiry);
-            match link::write(&*self.link, &set, self.replicas).await {
-                Ok(Value::Okay) => return Ok(Fenced::Applied),
-                // Something else is there, for whatever reason.
-                Ok(_) => {}
-                // A failover may have led to a server that cannot compare.
-                Err(failed) if is_full(&failed) || is_unknown(&failed) => {}
-                Err(failed) => return Err(self.error(purpose, failed)),
-            }
         }
-        let (retention, hold) = (number(retention), number(hold));
-        let mut arguments: [&[u8]; 7] = [
-            &expected[..],
-            &made,
-            expiry.as_bytes(),
-            retention.as_bytes(),
-            hold.as_bytes(),
-            ANY_LEN,
-            self.channel.as_bytes(),
-        ];
-        let less = (5, MAX_WHEN_FULL);
+    }
+
+    /// Writes the record that was `made`, if what is there is as `expected` to the last byte. Whether it
+    /// did.
+    async fn replace(
+        &self,
+        purpose: Purpose,
+        name: &[u8],
+        expected: &[u8],
+        made: &[u8],
+        complete: &Complete,
+    ) -> Result<bool, StoreError> {
+        let Completion { retention, hold, .. } = complete.completion;
+        let expiry = number((millis(retention) + millis(hold)).saturating_sub(1));
+        let written = if self.server().await?.compares {
+            let mut set = set_command(name, made.len() + expected.len());
+            set.arg(made).arg("IFEQ").arg(expected).arg("PX").arg(&expiry);
+            link::write(&*self.link, &set, self.replicas).await
+        } else {
+            let arguments = [expected, made, expiry.as_bytes()];
+            link::run(&*self.link, &SCRIPTS.replace, name, &arguments, self.replicas).await
+        };
+        match written {
+            Ok(Value::Okay) => Ok(true),
+            // Something else is there, for whatever reason.
+            Ok(_) => Ok(false),
+            // A failover may have led to a server that cannot compare.
+            Err(failed) if is_full(&failed) || is_unknown(&failed) => Ok(false),
+            Err(failed) => Err(self.error(purpose, failed)),
+        }
+    }
+
+    async fn complete_by_script(
+        &self,
+        purpose: Purpose,
+        name: &[u8],
+        made: &[u8],
+        complete: &Complete,
+    ) -> Result<Fenced, StoreError> {
+        let Completion { retention, hold, .. } = complete.completion;
+        let (retention, hold) = (number(millis(retention)), number(millis(hold)));
+        let mut arguments: [&[u8]; 5] =
+            [made, retention.as_bytes(), hold.as_bytes(), ANY_LEN, self.channel.as_bytes()];
+        let less = (3, MAX_WHEN_FULL);
         let answer = self.bring(purpose, |s| &s.complete, name, &mut arguments, less).await?;
-        answer.fenced(purpose, Some(&completion.value))
+        answer.fenced(purpose, Some(&complete.completion.value))
     }
 
     /// The record of this grant as this store wrote it, to be used once.
@@ -501,7 +532,8 @@ impl Store for RedisStore {
         let name = shared.names.name(key);
         match shared.claim_at_once(&name, claim).await? {
             AtOnce::Answer(outcome) => Ok(outcome),
-            AtOnce::Found(check) => shared.claim_by_script(&name, claim, check).await,
+            // Boxed, as all that is seldom needed: the future stays small.
+            AtOnce::Found(check) => Box::pin(shared.claim_by_script(&name, claim, check)).await,
         }
     }
 
@@ -559,6 +591,13 @@ impl fmt::Debug for RedisStore {
             .field("listens", &self.shared.listener.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The beginning of a command with room for the rest, of which `len` are records.
+fn set_command(name: &[u8], len: usize) -> redis::Cmd {
+    let mut set = redis::Cmd::with_capacity(7, 64 + name.len() + len);
+    set.arg("SET").arg(name);
+    set
 }
 
 /// For how long a lease can last that was granted with that token now.

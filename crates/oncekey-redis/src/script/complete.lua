@@ -1,6 +1,6 @@
 -- The completed record, but for what only the stored one knows.
-local made = ARGV[2]
-local retention, hold, most, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local made = ARGV[1]
+local retention, hold, most, channel = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local r, answer = own(string.sub(made, 69, 84), (struct.unpack('>I8', made, 17)))
 if not r then
   return answer

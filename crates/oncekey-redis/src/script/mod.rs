@@ -32,8 +32,10 @@ impl Script {
 }
 
 fn call(verb: &str, script: &str, name: &[u8], arguments: &[&[u8]]) -> Cmd {
-    let mut command = redis::cmd(verb);
-    command.arg(script).arg(1).arg(name);
+    let len: usize = arguments.iter().map(|argument| argument.len()).sum();
+    let len = verb.len() + script.len() + name.len() + len + 16;
+    let mut command = Cmd::with_capacity(4 + arguments.len(), len);
+    command.arg(verb).arg(script).arg(1).arg(name);
     for argument in arguments {
         command.arg(*argument);
     }
@@ -44,6 +46,7 @@ fn call(verb: &str, script: &str, name: &[u8], arguments: &[&[u8]]) -> Cmd {
 pub(crate) struct Scripts {
     pub(crate) claim: Script,
     pub(crate) renew: Script,
+    pub(crate) replace: Script,
     pub(crate) complete: Script,
     pub(crate) abandon: Script,
     pub(crate) settle: Script,
@@ -58,14 +61,8 @@ impl Scripts {
         Self {
             claim: script(include_str!("claim.lua")),
             renew: script(include_str!("renew.lua")),
-            complete: Script::new(
-                flags,
-                &[
-                    include_str!("complete_at_once.lua"),
-                    include_str!("record.lua"),
-                    include_str!("complete.lua"),
-                ],
-            ),
+            replace: Script::new(flags, &[include_str!("replace.lua")]),
+            complete: script(include_str!("complete.lua")),
             abandon: script(include_str!("abandon.lua")),
             settle: script(include_str!("settle.lua")),
             evict: script(include_str!("evict.lua")),

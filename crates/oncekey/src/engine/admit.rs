@@ -65,7 +65,8 @@ async fn find_admission(
     let mut request = Request::new(engine, key, fingerprint);
     let admission = match request.ask().await {
         Err(Refusal::Busy { retry_after }) if !engine.settings.wait.is_zero() => {
-            wait::wait(engine, &mut request, retry_after).await?
+            // Boxed, as all that is seldom needed: the future of a run stays small.
+            Box::pin(wait::wait(engine, &mut request, retry_after)).await?
         }
         answer => answer?,
     };
@@ -87,7 +88,10 @@ async fn find_admission(
     let Guarantee::Verified(hook) = &engine.settings.guarantee else {
         return Ok(Admission::Run(attempt));
     };
-    match settle_interruption(&attempt, fingerprint, &**hook, readable).await? {
+    if !attempt.is_takeover() {
+        return Ok(Admission::Run(attempt));
+    }
+    match Box::pin(settle_interruption(&attempt, fingerprint, &**hook, readable)).await? {
         Settled::NotInterrupted | Settled::NotDone => Ok(Admission::Run(attempt)),
         Settled::Done(value) => Ok(Admission::Replay(Some(value.as_bytes().clone()))),
         Settled::Unknown => Err(Refusal::Interrupted),

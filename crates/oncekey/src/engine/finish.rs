@@ -63,7 +63,7 @@ impl Attempt {
         }
         let mut complete = Complete { grant: self.grant(), completion };
         let recorded = match self.try_complete(&mut complete).await {
-            Ok(Fenced::Gone) => self.complete_anew(fingerprint, &mut complete).await,
+            Ok(Fenced::Gone) => Box::pin(self.complete_anew(fingerprint, &mut complete)).await,
             Ok(fenced) => check_completed(fenced),
             Err(error) => Err(error),
         };

@@ -4,14 +4,12 @@
 //! not use up all the time there is: each copy of a command gets a part of it, more each time, since a
 //! store that is slow is not helped by being asked more often. Every verb is safe to send again.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{Either, select};
-
-use crate::runtime::{Random, Timer};
+use crate::runtime::{Random, Sleep, Timer};
 use crate::store::{ErrorKind, StoreError};
 
 /// Into how many parts the time is divided, of which the first copy gets one, the second two, the third
@@ -79,13 +77,18 @@ pub(crate) async fn within<F: Future>(
     future: F,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
-    if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
-        return Some(output);
-    }
-    match select(future, timer.sleep_until(at())).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
+    let mut at = Some(at);
+    let mut over: Option<Sleep> = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if let Some(at) = at.take() {
+            over = Some(timer.sleep_until(at()));
+        }
+        over.as_mut().map_or(Poll::Pending, |over| over.as_mut().poll(context).map(|()| None))
+    })
+    .await
 }
 
 /// Pauses between tries: doubling, jittered, and in proportion to the time that there is.

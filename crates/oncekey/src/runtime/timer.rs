@@ -64,6 +64,10 @@ fn origin() -> Instant {
     *ORIGIN.get_or_init(Instant::now)
 }
 
+/// For how long the process is taken to be the same without asking: that is a system call, which would cost
+/// more than all the rest of a sleep. A fork takes longer, so whoever comes out of one asks.
+const SAME_PROCESS: Duration = Duration::from_micros(50);
+
 /// A sleep that registers itself when first polled.
 struct ThreadSleep {
     at: Duration,
@@ -74,7 +78,8 @@ impl Future for ThreadSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if origin().elapsed() >= self.at {
+        let now = origin().elapsed();
+        if now >= self.at {
             return Poll::Ready(());
         }
         let alarms = alarms();
@@ -89,7 +94,7 @@ impl Future for ThreadSleep {
         };
         self.id = Some(id);
         let replaced = queue.waiting.insert((self.at, id), waker);
-        let awake = alarms.start(&mut queue);
+        let awake = alarms.start(&mut queue, now);
         // The thread looks at the queue when it next wakes; wake it only if that is too late. It
         // stays unaware of sleeps that were dropped, which spares most runs any signal at all.
         if queue.wakes_at.is_none_or(|wakes_at| self.at < wakes_at) {
@@ -130,6 +135,8 @@ struct Queue {
     last_id: u64,
     /// The process whose thread runs. A forked one has the queue, and no thread.
     running_in: Option<u32>,
+    /// When the process was last asked for its number.
+    asked_at: Duration,
     /// When the thread wakes by itself; `None` while it waits for a first sleeper.
     wakes_at: Option<Duration>,
 }
@@ -145,7 +152,11 @@ impl Alarms {
     }
 
     /// Starts the thread unless it runs. Whether it does.
-    fn start(&'static self, queue: &mut Queue) -> bool {
+    fn start(&'static self, queue: &mut Queue, now: Duration) -> bool {
+        if queue.running_in.is_some() && now.saturating_sub(queue.asked_at) < SAME_PROCESS {
+            return true;
+        }
+        queue.asked_at = now;
         let process = std::process::id();
         if queue.running_in != Some(process) {
             queue.wakes_at = None;
