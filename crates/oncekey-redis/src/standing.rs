@@ -32,6 +32,12 @@ struct Last {
     due: Instant,
 }
 
+impl Last {
+    fn verdict(&self) -> Result<Server, StoreError> {
+        self.refusal.clone().map_or(Ok(self.server), Err)
+    }
+}
+
 impl Standing {
     /// Checks the server, if none was found fit yet.
     pub(crate) async fn once(
@@ -69,9 +75,11 @@ impl Standing {
         link: &dyn Link,
         demands: Demands<'_>,
     ) -> Result<Server, StoreError> {
-        self.once(link, demands).await?;
-        if !self.begin_to_look(Instant::now()) {
-            return self.known();
+        if !self.checked.initialized() {
+            return self.once(link, demands).await;
+        }
+        if let Some(known) = self.known_or_look(Instant::now()) {
+            return known;
         }
         match check::again(link, demands).await {
             Ok(verdict) => self.note(verdict, Instant::now()),
@@ -80,7 +88,7 @@ impl Standing {
                 return Err(error);
             }
         }
-        self.known()
+        self.last().as_ref().map_or_else(|| Ok(Server::default()), Last::verdict)
     }
 
     /// The next claim looks: the connection may lead to another server now.
@@ -90,15 +98,16 @@ impl Standing {
         }
     }
 
-    /// Whether it is time to look. Whoever is told so does; others go on with what is known.
-    fn begin_to_look(&self, now: Instant) -> bool {
+    /// What is known, or `None` if it is time to look: whoever is told so does, and others go on with what
+    /// is known.
+    fn known_or_look(&self, now: Instant) -> Option<Result<Server, StoreError>> {
         let mut last = self.last();
-        let Some(last) = &mut *last else { return false };
-        let is_due = last.due <= now;
-        if is_due {
-            last.due = now + LOOKING;
+        let last = last.as_mut()?;
+        if last.due > now {
+            return Some(last.verdict());
         }
-        is_due
+        last.due = now + LOOKING;
+        None
     }
 
     fn note(&self, verdict: Result<Server, StoreError>, now: Instant) {
@@ -110,14 +119,6 @@ impl Standing {
                     last.due = now + REFUSED;
                 }
             }
-        }
-    }
-
-    fn known(&self) -> Result<Server, StoreError> {
-        match &*self.last() {
-            Some(Last { refusal: Some(refusal), .. }) => Err(refusal.clone()),
-            Some(last) => Ok(last.server),
-            None => Ok(Server::default()),
         }
     }
 
@@ -141,21 +142,21 @@ mod tests {
     fn one_call_looks_when_it_is_time() {
         let now = Instant::now();
         let standing = checked(now);
-        assert!(!standing.begin_to_look(now + FRESH / 2));
-        assert!(standing.begin_to_look(now + FRESH));
-        assert!(!standing.begin_to_look(now + FRESH), "somebody looks already");
+        let is_known = |at| standing.known_or_look(at).is_some();
+        assert!(is_known(now + FRESH / 2));
+        assert!(!is_known(now + FRESH));
+        assert!(is_known(now + FRESH), "somebody looks already");
         // It was dropped meanwhile.
-        assert!(standing.begin_to_look(now + FRESH + LOOKING));
+        assert!(!is_known(now + FRESH + LOOKING));
         standing.note(Ok(Server::default()), now + 2 * FRESH);
-        assert!(!standing.begin_to_look(now + 3 * FRESH - LOOKING));
+        assert!(is_known(now + 3 * FRESH - LOOKING));
     }
 
     #[test]
     fn a_call_that_failed_makes_it_time() {
-        let now = Instant::now();
-        let standing = checked(now);
+        let standing = checked(Instant::now());
         standing.suspect();
-        assert!(standing.begin_to_look(Instant::now()));
+        assert!(standing.known_or_look(Instant::now()).is_none());
     }
 
     #[test]
@@ -164,11 +165,11 @@ mod tests {
         let standing = checked(now);
         let refusal = StoreError::new(ErrorKind::Misconfigured, "check the server");
         standing.note(Err(refusal), now);
-        assert_eq!(standing.known().unwrap_err().kind(), ErrorKind::Misconfigured);
-        assert!(!standing.begin_to_look(now + REFUSED / 2));
-        assert!(standing.begin_to_look(now + REFUSED));
-        assert!(standing.known().is_err(), "while somebody looks, too");
+        let is_refused = |at| standing.known_or_look(at).map(|known| known.is_err());
+        assert_eq!(is_refused(now), Some(true));
+        assert_eq!(is_refused(now + REFUSED), None);
+        assert_eq!(is_refused(now + REFUSED), Some(true), "while somebody looks, too");
         standing.note(Ok(Server::default()), now + REFUSED);
-        assert!(standing.known().is_ok());
+        assert_eq!(is_refused(now + REFUSED), Some(false));
     }
 }
