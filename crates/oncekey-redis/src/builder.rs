@@ -8,12 +8,12 @@ use oncekey::store::{ErrorKind, StoreError};
 use redis::Client;
 use redis::aio::ConnectionManagerConfig;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 
 use crate::link::{Link, Replicas};
 use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
+use crate::standing::Standing;
 use crate::store::{RedisStore, Shared};
 use crate::time::ServerClock;
 
@@ -138,6 +138,14 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Leaves those who wait to polling.
+    ///
+    /// Without this, a store on a connection that is made here [listens](Self::listen).
+    pub fn poll_only(mut self) -> Self {
+        self.listener = None;
+        self
+    }
+
     #[cfg(any(feature = "cluster", feature = "sentinel"))]
     pub(crate) fn with_listener(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
@@ -165,7 +173,7 @@ impl RedisStoreBuilder {
                 allow_eviction: self.allow_eviction,
                 native: self.native,
                 listener: self.listener,
-                server: OnceCell::new(),
+                standing: Standing::default(),
                 clock: ServerClock::default(),
                 own: OwnRecords::default(),
             }),

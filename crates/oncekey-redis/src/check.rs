@@ -1,55 +1,185 @@
 //! Whether a server is one to keep promises on.
 
 use oncekey::store::{ErrorKind, StoreError};
-use redis::Value;
+use redis::{Cmd, RedisError, Value};
 
-use crate::fault::Purpose;
-use crate::link::{Failed, Link, may_resend};
-use crate::script::FULL_SCRIPTS;
+use crate::fault::{DENIED, Purpose};
+use crate::link::{Failed, Link, is_unknown_script, may_resend};
+use crate::script::{FULL_SCRIPTS, code};
 
 const CHECK: Purpose = Purpose::read("check the server");
+
+/// How far apart the clocks of a cluster may be, as far as one look tells, for one estimate to be good for
+/// all: with what the look itself may take, so little that tokens go up all the same.
+const ONE_CLOCK: u64 = 5_000_000;
 
 /// What was found out about the server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Server {
     /// It has `SET .. IFEQ`.
     pub(crate) compares: bool,
+    /// It is one, or its clocks are about the same.
+    pub(crate) has_one_clock: bool,
 }
 
-/// Checks all nodes that `INFO` asks, and refuses what would break a promise.
-pub(crate) async fn server(
+/// What the store needs of a server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demands<'a> {
+    pub(crate) allow_eviction: bool,
+    pub(crate) waits_for_replicas: bool,
+    /// The channel, if those who wait are to be woken.
+    pub(crate) channel: Option<&'a str>,
+    /// A key that is never there.
+    pub(crate) probe: &'a str,
+}
+
+/// Checks all nodes that `INFO` asks, and refuses what would break a promise or is not allowed.
+pub(crate) async fn server(link: &dyn Link, demands: Demands<'_>) -> Result<Server, StoreError> {
+    let texts = infos(link).await?;
+    let infos: Vec<_> = texts.iter().map(|text| Info(text)).collect();
+    if infos.is_empty() {
+        return Err(refused("the server says nothing of itself"));
+    }
+    if infos.iter().any(Info::is_of_a_cluster) && !may_resend(link) {
+        return Err(refused(
+            "the server is one of a cluster, and the connection knows only this one; use a cluster's \
+             connection",
+        ));
+    }
+    for info in &infos {
+        if info.is_replica() {
+            // Whoever was sent here by Sentinel is sent to a primary the next time.
+            return Err(if is_led(link) { moved() } else { replica() });
+        }
+        info.check(demands.allow_eviction)?;
+    }
+    rights(link, demands).await?;
+    Ok(Server::of(&infos))
+}
+
+/// Looks at a server again that was fit before. An error is that the look failed; what it saw is the verdict.
+pub(crate) async fn again(
     link: &dyn Link,
-    allow_eviction: bool,
-    probe: &str,
-) -> Result<Server, StoreError> {
-    let resends = may_resend(link);
-    let failed = |error| CHECK.failed(Failed::Command(error), resends);
+    demands: Demands<'_>,
+) -> Result<Result<Server, StoreError>, StoreError> {
+    let texts = infos(link).await?;
+    let infos: Vec<_> = texts.iter().map(|text| Info(text)).collect();
+    if infos.iter().any(Info::is_replica) {
+        // A connection that can lead elsewhere does so when it is refused.
+        let _ = link.send(&nothing(demands.probe)).await;
+        return Ok(Err(moved()));
+    }
+    for info in &infos {
+        if let Err(refusal) = info.check(demands.allow_eviction) {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(Server::of(&infos)))
+}
+
+fn refused(message: &'static str) -> StoreError {
+    CHECK.error(ErrorKind::Misconfigured, message)
+}
+
+fn replica() -> StoreError {
+    refused(
+        "the server is a replica, where a key may seem free that is not; connect to the primary",
+    )
+}
+
+fn moved() -> StoreError {
+    CHECK.error(
+        ErrorKind::Unavailable,
+        "the server is no primary at the moment; if it stays so, connect to the primary, through Sentinel or \
+         Cluster if it moves",
+    )
+}
+
+/// Whether the connection goes where Sentinel says.
+fn is_led(link: &dyn Link) -> bool {
+    #[cfg(feature = "sentinel")]
+    return link.as_any().is::<crate::SentinelConnection>();
+    #[cfg(not(feature = "sentinel"))]
+    {
+        let _ = link;
+        false
+    }
+}
+
+fn failed(error: RedisError) -> StoreError {
+    CHECK.failed(Failed::Command(error), false)
+}
+
+async fn infos(link: &dyn Link) -> Result<Vec<String>, StoreError> {
     let answer = link.send(&redis::cmd("INFO")).await.map_err(failed)?;
     let mut texts = Vec::new();
     collect(answer, &mut texts);
-    let infos: Vec<_> = texts.iter().map(|text| Info(text)).collect();
-    if infos.is_empty() {
-        return Err(CHECK.error(ErrorKind::Misconfigured, "the server says nothing of itself"));
-    }
-    for info in &infos {
-        info.check(allow_eviction)?;
-    }
-    let is_cluster = infos.iter().any(|info| info.field("cluster_enabled") == Some("1"));
-    if is_cluster && !resends {
-        let message = "the server is one of a cluster, and the connection knows only this one; use a \
-                       cluster's connection";
-        return Err(CHECK.error(ErrorKind::Misconfigured, message));
-    }
-    // What is not allowed shows now: reading by a script, and writing. None leaves a trace.
-    let get = FULL_SCRIPTS.get.by_text(probe.as_bytes(), &[]);
-    let mut expiry = redis::cmd("PEXPIRETIME");
-    expiry.arg(probe);
+    Ok(texts)
+}
+
+/// A command that writes, and finds nothing to write.
+fn nothing(probe: &str) -> Cmd {
     let mut set = redis::cmd("SET");
     set.arg(probe).arg("").arg("XX").arg("PX").arg(1);
-    for command in [get, expiry, set] {
-        link.send(&command).await.map_err(failed)?;
+    set
+}
+
+/// What is not allowed shows now. None of this leaves a trace.
+async fn rights(link: &dyn Link, demands: Demands<'_>) -> Result<(), StoreError> {
+    let Demands { probe, channel, .. } = demands;
+    let mut expiry = redis::cmd("PEXPIRETIME");
+    expiry.arg(probe);
+    link.send(&expiry).await.map_err(failed)?;
+    let get = &FULL_SCRIPTS.get;
+    let read = link.send(&get.by_text(probe.as_bytes(), &[])).await.map_err(failed)?;
+    if !matches!(&read, Value::Array(answer) if answer.first() == Some(&Value::Int(code::GONE))) {
+        return Err(refused(DENIED));
     }
-    Ok(Server { compares: infos.iter().all(Info::compares) })
+    match link.send(&get.by_digest(probe.as_bytes(), &[])).await {
+        Err(error) if !is_unknown_script(&error) => return Err(failed(error)),
+        _ => {}
+    }
+    if demands.waits_for_replicas {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(0).arg(1);
+        let (_, reached) = link.send_both(&nothing(probe), &wait).await.map_err(failed)?;
+        if !matches!(reached, Value::Int(_)) {
+            return Err(refused(
+                "replicas are to be waited for, and the server denies it; allow the user WAIT, or do without \
+                 `wait_for_replicas`",
+            ));
+        }
+    } else {
+        link.send(&nothing(probe)).await.map_err(failed)?;
+    }
+    if let Some(channel) = channel {
+        let mut publish = redis::cmd("PUBLISH");
+        // A name that no key has: it wakes nobody.
+        publish.arg(channel).arg("");
+        link.send(&publish).await.map_err(|error| match failed(error) {
+            error if error.kind() == ErrorKind::Misconfigured => refused(SILENT),
+            error => error,
+        })?;
+    }
+    Ok(())
+}
+
+/// The refusal where those who wait cannot be woken.
+pub(crate) const SILENT: &str = "those who wait are to be woken, and the server denies it; allow the user PUBLISH and SUBSCRIBE on \
+     `<prefix>ended`, or leave it to polling with `poll_only`";
+
+impl Server {
+    fn of(infos: &[Info<'_>]) -> Self {
+        let clocks: Option<Vec<_>> = infos.iter().map(Info::clock).collect();
+        let apart = clocks.and_then(|clocks| {
+            let (first, last) = (clocks.iter().min()?, clocks.iter().max()?);
+            Some(last - first)
+        });
+        Self {
+            compares: infos.iter().all(Info::compares),
+            has_one_clock: infos.len() == 1 || apart.is_some_and(|apart| apart <= ONE_CLOCK),
+        }
+    }
 }
 
 /// The texts in an answer: one, or one a node.
@@ -77,16 +207,24 @@ impl Info<'_> {
         Some((numbers.next()??, numbers.next()??))
     }
 
+    /// A replica in a cluster does no harm: it sends whoever asks to its primary.
+    fn is_replica(&self) -> bool {
+        self.field("role").is_some_and(|role| role != "master") && !self.is_of_a_cluster()
+    }
+
+    fn is_of_a_cluster(&self) -> bool {
+        self.field("cluster_enabled") == Some("1")
+    }
+
+    /// Microseconds since 1970, when it said so.
+    fn clock(&self) -> Option<u64> {
+        self.field("server_time_usec")?.parse().ok()
+    }
+
     fn check(&self, allow_eviction: bool) -> Result<(), StoreError> {
-        let refuse = |message| Err(CHECK.error(ErrorKind::Misconfigured, message));
+        let refuse = |message| Err(refused(message));
         if self.version("redis_version").is_some_and(|version| version < (7, 0)) {
             return refuse("the server is older than Redis 7; upgrade it");
-        }
-        // A node of a cluster may be a replica now and a primary soon; what matters is who answers.
-        if self.field("role").is_some_and(|role| role != "master") {
-            return refuse(
-                "the server is a replica, where a key may seem free that is not; connect to the primary",
-            );
         }
         match self.field("maxmemory_policy") {
             Some("noeviction") => Ok(()),
@@ -130,7 +268,10 @@ mod tests {
             assert!(Info(&info).check(true).is_ok());
         }
         assert!(Info(&info("master", "noeviction")).check(false).is_ok());
-        assert!(Info(&info("slave", "noeviction")).check(true).is_err());
+        assert!(!Info(&info("master", "noeviction")).is_replica());
+        assert!(Info(&info("slave", "noeviction")).is_replica());
+        let in_a_cluster = info("slave", "noeviction") + "cluster_enabled:1\r\n";
+        assert!(!Info(&in_a_cluster).is_replica());
         assert!(Info("redis_version:6.2.1").check(true).is_err());
         assert!(Info("redis_version:7.0.1").check(false).is_err());
     }
@@ -143,5 +284,23 @@ mod tests {
         assert!(!Info("valkey_version:8.0.2\nredis_version:7.2.4").compares());
         assert!(!Info("redis_version:8.2.1").compares());
         assert!(!Info("redis_version:7.0.15").compares());
+    }
+
+    /// One estimate of the time makes tokens for all nodes: only while none of them would be misled.
+    #[test]
+    fn nodes_whose_clocks_differ_have_no_common_estimate() {
+        let at = |seconds: u64| format!("role:master\nserver_time_usec:{}\n", seconds * 1_000_000);
+        let has_one_clock = |texts: &[&str]| {
+            Server::of(&texts.iter().map(|text| Info(text)).collect::<Vec<_>>()).has_one_clock
+        };
+        let (now, soon, late) = (at(1_800_000_000), at(1_800_000_005), at(1_800_000_006));
+        assert!(has_one_clock(&[&now]));
+        assert!(has_one_clock(&[&now, &soon, &now]));
+        assert!(has_one_clock(&[&soon, &now]));
+        assert!(!has_one_clock(&[&now, &now, &late]));
+        assert!(!has_one_clock(&[&late, &now]));
+        // Who does not tell may be anywhere.
+        assert!(!has_one_clock(&[&now, "role:master"]));
+        assert!(has_one_clock(&["role:master"]));
     }
 }

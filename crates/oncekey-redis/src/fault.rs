@@ -15,6 +15,8 @@ const NEWER: &str = "the record has a format version that this build does not kn
                      before the service that wrote it";
 const NO_ANSWER: &str = "the server gave an answer that this build does not know; it needs Redis 7 or \
                          newer, or Valkey";
+pub(crate) const DENIED: &str = "the server denies it; the user needs SET, GET, PEXPIRETIME, TIME, EVAL, EVALSHA, INFO and SCAN, on keys \
+     that begin with the prefix, and PUBLISH and SUBSCRIBE on `<prefix>ended`";
 const LOST: &str = "the answer did not come";
 const FEW: &str = "it was applied, and too few replicas said in time that they have it";
 
@@ -127,11 +129,8 @@ impl Purpose {
         match error.code().unwrap_or_default() {
             "OOM" => (self.no_room, NO_ROOM),
             "WRONGTYPE" => (ErrorKind::Corrupt, DAMAGED),
-            "NOPERM" | "NOAUTH" | "WRONGPASS" | "DENIED" => (
-                ErrorKind::Misconfigured,
-                "the server denies it; the user needs SET, GET, PEXPIRETIME, TIME, EVAL, EVALSHA, INFO and \
-                 SCAN, on keys that begin with the prefix, and PUBLISH and SUBSCRIBE on `<prefix>ended`",
-            ),
+            "NOPERM" | "NOAUTH" | "WRONGPASS" | "DENIED" => (ErrorKind::Misconfigured, DENIED),
+            _ if is_denied_in_script(error) => (ErrorKind::Misconfigured, DENIED),
             "CROSSSLOT" => {
                 (ErrorKind::Misconfigured, "the connection sent the command to the wrong slot")
             }
@@ -170,6 +169,15 @@ pub(crate) fn is_full(failed: &Failed) -> bool {
 /// Whether the server does not know the command in this form.
 pub(crate) fn is_unknown(failed: &Failed) -> bool {
     matches!(failed, Failed::Command(error) if is_unknown_command(error))
+}
+
+fn is_denied_in_script(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| {
+        // Redis 7.0, and later.
+        ["The user executing the script can't", "ACL failure in script"]
+            .iter()
+            .any(|text| detail.contains(text))
+    })
 }
 
 fn is_unknown_command(error: &RedisError) -> bool {

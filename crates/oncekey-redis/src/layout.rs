@@ -25,7 +25,8 @@ const VERSION: u8 = 1;
 /// Where the sum is, if no flag adds a field.
 const FIXED_LEN: usize = 84;
 const SUM_LEN: usize = 4;
-const LONGEST_HEAD: usize = FIXED_LEN + 16 + SUM_LEN;
+/// What a record without content has at most.
+pub(crate) const LONGEST_HEAD: usize = FIXED_LEN + 16 + SUM_LEN;
 
 mod flag {
     pub(super) const LAPSED: u8 = 1;

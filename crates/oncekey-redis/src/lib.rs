@@ -22,6 +22,7 @@ mod own;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod standing;
 mod store;
 mod time;
 

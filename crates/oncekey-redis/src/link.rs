@@ -137,7 +137,7 @@ pub(crate) async fn run(
     }
 }
 
-fn is_unknown_script(error: &RedisError) -> bool {
+pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
         || error.code() == Some("NOSCRIPT")
 }

@@ -12,17 +12,19 @@ use futures::future::{BoxFuture, Either, select};
 use futures::{Stream, StreamExt};
 use oncekey::Key;
 use oncekey::store::{ErrorKind, StoreError, Subscription, Watch};
-use redis::RedisResult;
-use redis::aio::PubSub;
+use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use redis::{RedisError, RedisResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::check::SILENT;
 use crate::fault::Purpose;
 use crate::link::Failed;
 use crate::script::FULL_SCRIPTS;
 use crate::store::RedisStore;
 
 const WATCH: Purpose = Purpose::read("watch");
+const CHECK: Purpose = Purpose::read("check that the store can listen");
 /// Between two tries to connect while somebody waits.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before it is asked whether it still is one.
@@ -97,6 +99,15 @@ impl Listener {
         }
     }
 
+    /// Connects and subscribes once, to see whether it can.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        let channel = self.channel.get().map_or("", String::as_str);
+        connect_to(&self.connect, channel).await.map(drop).map_err(|error| {
+            let is_denied = error.kind() == ErrorKind::Misconfigured;
+            if is_denied { CHECK.error(error.kind(), SILENT) } else { error }
+        })
+    }
+
     fn start(&self, state: &mut State) -> watch::Receiver<Status> {
         let (status, receiver) = watch::channel(Status::default());
         let (stop, stopped) = mpsc::channel(1);
@@ -109,7 +120,8 @@ impl Listener {
     }
 }
 
-/// Listens until nobody waits. When the connection is lost, everybody is woken and it is made anew.
+/// Listens until nobody waits. When the connection is lost it is made anew, and everybody is woken: when it
+/// is lost, so that who waits looks, and when it is there again, since what was published meanwhile is lost.
 async fn listen(
     connect: Arc<Connect>,
     channel: String,
@@ -117,13 +129,14 @@ async fn listen(
     status: watch::Sender<Status>,
     mut stopped: mpsc::Receiver<()>,
 ) {
+    let mut is_first = true;
     loop {
-        let listening = pin!(listen_once(&connect, &channel, &state, &status));
+        let listening = pin!(listen_once(&connect, &channel, &state, &status, is_first));
         let Either::Right((error, _)) = select(pin!(stopped.recv()), listening).await else {
             return;
         };
+        is_first = false;
         status.send_replace(Status::Failed(error));
-        // What was published meanwhile is lost: let everybody look.
         match state.upgrade() {
             Some(state) => lock(&state).wake_all(),
             None => return,
@@ -141,20 +154,16 @@ async fn listen_once(
     channel: &str,
     state: &Weak<Mutex<State>>,
     status: &watch::Sender<Status>,
+    is_first: bool,
 ) -> StoreError {
-    let failed = |error| WATCH.failed(Failed::Command(error), false);
-    let silent = || WATCH.error(ErrorKind::Timeout, "the server is silent");
-    let subscribed = timeout(PATIENCE, async {
-        let (mut sink, stream) = connect().await?.split();
-        sink.subscribe(channel).await?;
-        Ok((sink, stream))
-    });
-    let (mut sink, mut stream) = match subscribed.await {
-        Ok(Ok(subscribed)) => subscribed,
-        Ok(Err(error)) => return failed(error),
-        Err(_) => return silent(),
+    let (mut sink, mut stream) = match connect_to(connect, channel).await {
+        Ok(subscribed) => subscribed,
+        Err(error) => return error,
     };
     status.send_replace(Status::Listening);
+    if !is_first && let Some(state) = state.upgrade() {
+        lock(&state).wake_all();
+    }
     loop {
         match timeout(SILENCE, stream.next()).await {
             Ok(Some(message)) => {
@@ -172,6 +181,26 @@ async fn listen_once(
             },
         }
     }
+}
+
+async fn connect_to(
+    connect: &Arc<Connect>,
+    channel: &str,
+) -> Result<(PubSubSink, PubSubStream), StoreError> {
+    let subscribed = timeout(PATIENCE, async {
+        let (mut sink, stream) = connect().await?.split();
+        sink.subscribe(channel).await?;
+        Ok((sink, stream))
+    });
+    subscribed.await.map_err(|_| silent())?.map_err(failed)
+}
+
+fn failed(error: RedisError) -> StoreError {
+    WATCH.failed(Failed::Command(error), false)
+}
+
+fn silent() -> StoreError {
+    WATCH.error(ErrorKind::Timeout, "the server is silent")
 }
 
 impl State {

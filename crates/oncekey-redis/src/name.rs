@@ -11,6 +11,7 @@ const ESCAPE: u8 = b'~';
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     prefix: String,
+    probe: String,
 }
 
 impl Names {
@@ -22,7 +23,7 @@ impl Names {
         let usable = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\^~".contains(&byte);
         let valid =
             (1..=Self::LONGEST_PREFIX).contains(&prefix.len()) && prefix.bytes().all(usable);
-        valid.then(|| Self { prefix: prefix.to_owned() })
+        valid.then(|| Self { prefix: prefix.to_owned(), probe: format!("{prefix}probe") })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -73,8 +74,8 @@ impl Names {
     }
 
     /// A key that is never there.
-    pub(crate) fn probe(&self) -> String {
-        format!("{}probe", self.prefix)
+    pub(crate) fn probe(&self) -> &str {
+        &self.probe
     }
 
     /// What all names match, and few others.

@@ -7,11 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use oncekey::store::AttemptId;
 
+use crate::layout::LONGEST_HEAD;
+
 /// Half of the most records that are kept.
 const MANY: usize = 8_192;
 
-/// The records of grants, to complete them by comparing bytes. Bounded, and only to save time: what is
-/// forgotten here, or has changed since, a script decides.
+/// The records of grants, to complete them by comparing bytes. Bounded, in number and in bytes, and only to
+/// save time: what is forgotten here, or has saved progress, or has changed since, a script decides.
 #[derive(Debug, Default)]
 pub(crate) struct OwnRecords {
     generations: Mutex<Generations>,
@@ -27,6 +29,9 @@ struct Generations {
 
 impl OwnRecords {
     pub(crate) fn put(&self, attempt: AttemptId, record: Bytes) {
+        if record.len() > LONGEST_HEAD {
+            return;
+        }
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if generations.young.len() >= MANY {
             generations.old = mem::take(&mut generations.young);
@@ -70,5 +75,16 @@ mod tests {
         assert!(own.take(attempt(9 * MANY)).is_some());
         assert!(own.take(attempt(9 * MANY)).is_none());
         assert!(own.take(attempt(0)).is_none());
+    }
+
+    /// A takeover gets the saved progress, which may be of any length.
+    #[test]
+    fn what_has_content_is_not_kept() {
+        let own = OwnRecords::default();
+        let (short, long) = (AttemptId::from_bytes([1; 16]), AttemptId::from_bytes([2; 16]));
+        own.put(short, vec![0; LONGEST_HEAD].into());
+        own.put(long, vec![0; LONGEST_HEAD + 1].into());
+        assert!(own.take(short).is_some());
+        assert!(own.take(long).is_none());
     }
 }

@@ -15,11 +15,10 @@ use oncekey::store::{
 };
 use redis::Value;
 use redis::aio::ConnectionLike;
-use tokio::sync::OnceCell;
 
 use crate::answer::Answer;
 use crate::builder::RedisStoreBuilder;
-use crate::check::{self, Server};
+use crate::check::{Demands, Server};
 use crate::fault::{Purpose, is_full, is_unknown};
 use crate::layout::{Content, Kind, Stored, check};
 use crate::link::{self, Failed, Link, Replicas, may_resend};
@@ -27,6 +26,7 @@ use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
 use crate::script::{FULL_SCRIPTS, SCRIPTS, Script, Scripts};
+use crate::standing::Standing;
 use crate::time::{GRACE, LATEST, Millis, Moment, ServerClock, millis};
 
 /// The longest content. A value of the server may have half a gigabyte, and a record needs some of it.
@@ -115,7 +115,7 @@ pub(crate) struct Shared {
     pub(crate) allow_eviction: bool,
     pub(crate) native: bool,
     pub(crate) listener: Option<Listener>,
-    pub(crate) server: OnceCell<Server>,
+    pub(crate) standing: Standing,
     pub(crate) clock: ServerClock,
     pub(crate) own: OwnRecords,
 }
@@ -163,8 +163,13 @@ impl RedisStore {
         self.shared.names.prefix()
     }
 
-    /// Checks that the server keeps what it is given, is a primary, and allows what the store needs. The
-    /// first call does the same; this says it at start.
+    /// Checks that the server keeps what it is given, is a primary, and allows what the store needs,
+    /// listening too if it is set up to. The first call does the same, but for listening; this says it at
+    /// start.
+    ///
+    /// What can change is looked at again by the next claim after a minute, and after a call that failed: that
+    /// the server is a primary, and that it does not evict. Until it is fit again, no claim is made; what was
+    /// granted is ended all the same.
     ///
     /// # Errors
     /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), with what to do about it;
@@ -172,27 +177,31 @@ impl RedisStore {
     /// [`Timeout`](oncekey::store::ErrorKind::Timeout) when the server cannot be asked.
     pub async fn check(&self) -> Result<(), StoreError> {
         let shared = &*self.shared;
-        if shared.server.initialized() {
-            check::server(&*shared.link, shared.allow_eviction, &shared.names.probe()).await?;
-        } else {
-            shared.server().await?;
+        shared.standing.anew(&*shared.link, shared.demands()).await?;
+        match &shared.listener {
+            Some(listener) => listener.check().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Shared {
     /// What was found out about the server, once.
-    pub(crate) async fn server(&self) -> Result<&Server, StoreError> {
-        if let Some(server) = self.server.get() {
-            return Ok(server);
+    pub(crate) async fn server(&self) -> Result<Server, StoreError> {
+        self.standing.once(&*self.link, self.demands()).await
+    }
+
+    fn demands(&self) -> Demands<'_> {
+        Demands {
+            allow_eviction: self.allow_eviction,
+            waits_for_replicas: self.replicas.is_some(),
+            channel: self.listener.as_ref().map(|_| self.channel.as_str()),
+            probe: self.names.probe(),
         }
-        let check =
-            || async { check::server(&*self.link, self.allow_eviction, &self.names.probe()).await };
-        Box::pin(self.server.get_or_try_init(check)).await
     }
 
     pub(crate) fn error(&self, purpose: Purpose, failed: Failed) -> StoreError {
+        self.standing.suspect();
         purpose.failed(failed, may_resend(&*self.link))
     }
 
@@ -252,10 +261,15 @@ impl Shared {
     }
 
     /// Claims by `SET .. NX GET`: granted if there is no key, and answered if what is there says enough.
-    async fn claim_at_once(&self, name: &[u8], claim: &Claim) -> Result<AtOnce, StoreError> {
+    async fn claim_at_once(
+        &self,
+        name: &[u8],
+        claim: &Claim,
+        server: Server,
+    ) -> Result<AtOnce, StoreError> {
         let lease = millis(claim.lease);
         let remembered = lease + millis(claim.hold);
-        if !self.native || remembered < GRACE {
+        if !self.native || !server.has_one_clock || remembered < GRACE {
             return Ok(AtOnce::NOTHING);
         }
         // Before the token: a pause in between makes it late, too.
@@ -426,6 +440,8 @@ impl Shared {
     }
 
     async fn renew(&self, name: &[u8], renew: &Renew) -> Result<Fenced, StoreError> {
+        // It is another one then.
+        self.own.take(renew.grant.attempt);
         let progress = renew.progress.as_ref();
         let purpose = match progress {
             Some(progress) => sized(Purpose::content("renew"), progress.data.len())?,
@@ -528,9 +544,10 @@ impl AtOnce {
 impl Store for RedisStore {
     async fn claim(&self, key: &Key, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
         let shared = &*self.shared;
-        shared.server().await?;
+        let demands = shared.demands();
+        let server = shared.standing.for_a_claim(&*shared.link, demands).await?;
         let name = shared.names.name(key);
-        match shared.claim_at_once(&name, claim).await? {
+        match shared.claim_at_once(&name, claim, server).await? {
             AtOnce::Answer(outcome) => Ok(outcome),
             // Boxed, as all that is seldom needed: the future stays small.
             AtOnce::Found(check) => Box::pin(shared.claim_by_script(&name, claim, check)).await,
@@ -586,7 +603,7 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("key_prefix", &self.key_prefix())
-            .field("server", &self.shared.server.get())
+            .field("standing", &self.shared.standing)
             .field("replicas", &self.shared.replicas)
             .field("listens", &self.shared.listener.is_some())
             .finish_non_exhaustive()

@@ -32,7 +32,8 @@ pub(crate) fn millis(duration: Duration) -> Millis {
 
 /// A recent estimate of the server's clock, never ahead of it while the clocks run alike.
 ///
-/// Tokens of new keys are made of it, and nothing else. It is behind by less than [`GRACE`], and each key
+/// Tokens of new keys are made of it, and nothing else: no lease is judged by it. Where the clocks of several
+/// servers are too far apart, it is not used. It is behind by less than [`GRACE`], and each key
 /// is there for longer than that: so a token is above that of any record that was there before, unless its
 /// claim was on the way for longer than [`LATEST`]. Such a grant is given back, and a copy of the claim that
 /// meets it later gets another token of the script.

@@ -7,17 +7,10 @@ use oncekey::store::{ClaimOutcome, Fenced, Store};
 use oncekey_redis::RedisStore;
 use oncekey_testkit::{Flavor, Redis};
 
-use redis_fixture::block_on;
 use redis_fixture::calls::{acquire, claim, complete, key};
+use redis_fixture::{block_on, count};
 
 const LIFECYCLES: usize = 200;
-
-/// How often the server ran `command`, sent by a client or by a script.
-fn count(server: &Redis, command: &str) -> usize {
-    let stat = server.info(&format!("cmdstat_{command}")).unwrap_or_default();
-    let calls = stat.split([',', '=']).nth(1).and_then(|calls| calls.parse().ok());
-    calls.unwrap_or_default()
-}
 
 /// Claims, completes and claims again, and says how often the server ran each of the commands.
 async fn lifecycles<const N: usize>(server: &Redis, commands: [&str; N]) -> [usize; N] {

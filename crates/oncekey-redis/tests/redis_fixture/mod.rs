@@ -57,6 +57,13 @@ pub fn new_prefix() -> String {
     format!("test{}:", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
+/// How often the server ran `command`, sent by a client or by a script.
+pub fn count(server: &Redis, command: &str) -> usize {
+    let stat = server.info(&format!("cmdstat_{command}")).unwrap_or_default();
+    let calls = stat.split([',', '=']).nth(1).and_then(|calls| calls.parse().ok());
+    calls.unwrap_or_default()
+}
+
 /// A connection for what is done behind the store's back.
 pub async fn connection(url: &str) -> MultiplexedConnection {
     Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
