@@ -23,6 +23,8 @@ use redis_fixture::calls::{acquire, acquire_as, claim, complete, insist, key};
 use redis_fixture::{RedisFixture, block_on, connection, count, name, server, valkey};
 
 const CLIENTS: usize = 3;
+/// Each call that ends in the dark doubles what the check has to consider.
+const MOST_IN_THE_DARK: usize = 3;
 
 /// Many clients on the same keys, and what they saw.
 struct Load {
@@ -30,6 +32,8 @@ struct Load {
     /// Calls that are no part of the history: they changed nothing, or else it makes no sense.
     not_applied: Mutex<HashSet<usize>>,
     stop: AtomicBool,
+    /// Clients whose call has ended in the dark several times in a row.
+    in_the_dark: AtomicUsize,
     unknown: AtomicUsize,
     refused: AtomicUsize,
     answered: AtomicUsize,
@@ -42,6 +46,7 @@ impl Load {
             history: Mutex::new(History::new(always)),
             not_applied: Mutex::default(),
             stop: AtomicBool::new(false),
+            in_the_dark: AtomicUsize::new(0),
             unknown: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             answered: AtomicUsize::new(0),
@@ -56,6 +61,7 @@ impl Load {
         number: usize,
         operation: Operation,
     ) -> Answer {
+        let mut dark = 0;
         loop {
             let (index, call) = {
                 let mut history = self.history.lock().unwrap();
@@ -65,17 +71,31 @@ impl Load {
                 Ok(answer) => {
                     self.answered.fetch_add(1, Ordering::Relaxed);
                     self.history.lock().unwrap().answer(call, answer.clone());
+                    if dark >= MOST_IN_THE_DARK {
+                        self.in_the_dark.fetch_sub(1, Ordering::Relaxed);
+                    }
                     return answer;
                 }
                 Err(error) => {
                     self.note(&error);
                     if error.kind() != ErrorKind::OutcomeUnknown {
                         self.not_applied.lock().unwrap().insert(index);
+                    } else {
+                        dark += 1;
+                        if dark == MOST_IN_THE_DARK {
+                            self.in_the_dark.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
-                    // Few tries in a row: each that ends in the dark doubles what the check has to consider.
                     sleep(Duration::from_millis(50)).await;
                 }
             }
+        }
+    }
+
+    /// Waits until nobody is in the dark for long.
+    async fn calm(&self) {
+        while self.in_the_dark.load(Ordering::Relaxed) > 0 {
+            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -130,12 +150,12 @@ impl Load {
     }
 }
 
-async fn under_load(fixture: &RedisFixture, faults: impl Future<Output = ()>) {
+async fn under_load(fixture: &RedisFixture, faults: impl AsyncFnOnce(&Load)) {
     let load = Load::new();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| tokio::spawn(load.clone().run(fixture.store(), client)))
         .collect();
-    faults.await;
+    faults(&load).await;
     load.stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
@@ -148,11 +168,12 @@ fn connections_that_are_cut_at_random() {
     block_on(async {
         let relay = Relay::start(server().port());
         let fixture = RedisFixture { url: relay.url(), ..RedisFixture::on(server()) };
-        let faults = async {
+        let faults = async |load: &Load| {
             let random = ProcessRandom::new();
             for _ in 0..60 {
                 let millis = u64::try_from(random.next() % 100).unwrap();
                 sleep(Duration::from_millis(millis)).await;
+                load.calm().await;
                 relay.cut();
             }
         };
@@ -162,9 +183,10 @@ fn connections_that_are_cut_at_random() {
 
 async fn crashes(flavor: Flavor) {
     let fixture = block_in_place(|| RedisFixture::alone(flavor));
-    let faults = async {
+    let faults = async |load: &Load| {
         for _ in 0..5 {
             sleep(Duration::from_millis(300)).await;
+            load.calm().await;
             block_in_place(|| fixture.own.as_ref().unwrap().crash());
         }
         sleep(Duration::from_millis(300)).await;
