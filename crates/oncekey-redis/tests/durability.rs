@@ -82,6 +82,43 @@ fn aof_always_survives_the_end_of_the_process() {
     assert_eq!(left, [Some(State::Completed); KEYS]);
 }
 
+/// The primary is back before the sentinels miss it, and stays the primary: with what it has on its disk.
+#[test]
+fn a_primary_that_comes_back_has_what_its_aof_has() {
+    block_on(async {
+        for (aof, expected) in [("yes", Some(State::Completed)), ("no", None)] {
+            let settings = ["--save", "", "--appendonly", aof, "--appendfsync", "always"];
+            let sentinels = block_in_place(|| RedisSentinels::start_with(&settings));
+            let store = sentinel_store(&sentinels, "test:");
+            let grants = acquire_all(&store).await;
+            complete_all(&store, &grants).await;
+            let port = sentinels.primary().port();
+            block_in_place(|| sentinels.primary().crash());
+            assert_eq!(states(&store).await, [expected; KEYS]);
+            assert_eq!(sentinels.primary().port(), port, "there was a failover");
+        }
+    });
+}
+
+/// All nodes end at once, so that none can take over.
+#[test]
+fn a_cluster_that_comes_back_has_what_its_aof_has() {
+    block_on(async {
+        for (aof, expected) in [("yes", Some(State::Completed)), ("no", None)] {
+            let settings = ["--appendonly", aof, "--appendfsync", "always"];
+            let cluster = block_in_place(|| RedisCluster::start_with(Flavor::Redis, &settings));
+            let store = cluster_store(&cluster, "test:").await;
+            let grants = acquire_all(&store).await;
+            complete_all(&store, &grants).await;
+            block_in_place(|| {
+                cluster.nodes().iter().for_each(Redis::kill);
+                cluster.nodes().iter().for_each(Redis::launch);
+            });
+            assert_eq!(states(&store).await, [expected; KEYS]);
+        }
+    });
+}
+
 /// Cuts a replica off, without its primary knowing that it will not come back in time.
 fn cut_off(primary: &Redis, replica: &Redis) {
     assert_eq!(primary.ask(&["WAIT", "1", "5000"]), "1");
@@ -142,13 +179,15 @@ fn sentinel_with_wait_acknowledges_only_what_a_replica_has() {
     });
 }
 
-/// Claims and completes on a cluster whose replicas are cut off before the completions, and fails every
-/// primary over. `acknowledged` says how many completions were.
-async fn after_failovers(
+/// Claims on a cluster, completes the first `before`, cuts the replicas off, completes the others, and lets
+/// the first primary die. Says how many of the others were acknowledged, and what is left.
+async fn after_a_failover(
     store: &RedisStore,
     cluster: &RedisCluster,
+    before: usize,
 ) -> (usize, Vec<Option<State>>) {
     let grants = acquire_all(store).await;
+    complete_all(store, &grants[..before]).await;
     let (primaries, replicas) = cluster.nodes().split_at(RedisCluster::PRIMARIES);
     block_in_place(|| {
         for (primary, replica) in primaries.iter().zip(replicas) {
@@ -156,7 +195,7 @@ async fn after_failovers(
         }
     });
     let mut acknowledged = 0;
-    for (id, grant) in grants.iter().enumerate() {
+    for (id, grant) in grants.iter().enumerate().skip(before) {
         match store.complete(&key(id), &complete(*grant, "done")).await {
             Ok(ended) => {
                 assert_eq!(ended, Fenced::Applied);
@@ -179,7 +218,7 @@ fn a_cluster_without_wait_loses_what_the_replica_lacks() {
     block_on(async {
         let cluster = block_in_place(RedisCluster::start);
         let store = cluster_store(&cluster, "test:").await;
-        let (acknowledged, left) = after_failovers(&store, &cluster).await;
+        let (acknowledged, left) = after_a_failover(&store, &cluster, 0).await;
         assert_eq!(acknowledged, KEYS);
         let lost = left.iter().filter(|state| **state != Some(State::Completed)).count();
         assert!(lost > 0, "no key was of the primary that died");
@@ -195,9 +234,11 @@ fn a_cluster_with_wait_acknowledges_only_what_a_replica_has() {
         let builder = RedisStoreBuilder::connect_cluster(&urls).await.unwrap();
         let waiting = builder.key_prefix("test:").wait_for_replicas(1, Duration::from_millis(100));
         let store = waiting.build().unwrap();
-        let (acknowledged, left) = after_failovers(&store, &cluster).await;
+        let (acknowledged, left) = after_a_failover(&store, &cluster, KEYS / 2).await;
         assert_eq!(acknowledged, 0);
-        assert!(left.contains(&Some(State::Live)), "no key was of the primary that died");
+        assert_eq!(left[..KEYS / 2], [Some(State::Completed); KEYS / 2]);
+        let unknown = &left[KEYS / 2..];
+        assert!(unknown.contains(&Some(State::Live)), "no key was of the primary that died");
     });
 }
 

@@ -3,7 +3,7 @@
 
 mod redis_fixture;
 
-use oncekey::store::{ClaimOutcome, Fenced, Store};
+use oncekey::store::{ClaimOutcome, Fenced, Query, State, Store};
 use oncekey_redis::RedisStore;
 use oncekey_testkit::{Flavor, Redis};
 
@@ -55,5 +55,39 @@ fn on_a_server_that_compares() {
         let [set, evalsha] = lifecycles(&server, ["set", "evalsha"]).await;
         assert!(evalsha < 20, "{evalsha} scripts");
         assert_eq!(set, 3 * LIFECYCLES);
+    });
+}
+
+/// A page of a listing takes a bounded number of commands, however many keys there are that it does not ask
+/// for; all pages together find what it asks for.
+#[test]
+fn a_page_of_a_listing_is_bounded() {
+    const OTHERS: usize = 5000;
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let live = key("live");
+        acquire(&store, &live).await;
+        for id in 0..OTHERS {
+            let grant = acquire(&store, &key(id)).await;
+            let _ = store.complete(&key(id), &complete(grant, "done")).await.unwrap();
+        }
+        let (mut after, mut found, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let before = [count(&server, "scan"), count(&server, "evalsha")];
+            let query = Query { states: vec![State::Live], after, limit: 10 };
+            let page = store.inspect().unwrap().list(&query).await.unwrap();
+            assert!(count(&server, "scan") - before[0] <= 10);
+            // A scan may find a few more than it was asked for, and they are looked at later.
+            assert!(count(&server, "evalsha") - before[1] <= 100);
+            found.extend(page.entries.into_iter().map(|(key, _)| key));
+            pages += 1;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, [live]);
+        assert!(pages > 50, "{pages} pages");
     });
 }

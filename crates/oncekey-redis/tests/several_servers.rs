@@ -6,23 +6,55 @@
 mod redis_fixture;
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
 use oncekey_conformance::{Fixture, run_all};
 use oncekey_redis::RedisStore;
-use oncekey_testkit::{RedisCluster, RedisSentinels};
+use oncekey_testkit::{Flavor, RedisCluster, RedisSentinels};
 use tokio::task::block_in_place;
 
-use redis_fixture::calls::{acquire, claim, complete, insist, key};
+use redis_fixture::calls::{LONG, acquire, claim, complete, insist, key, renew};
 use redis_fixture::several::{
     ClusterFixture, SentinelFixture, cluster, cluster_store, sentinel_store,
 };
-use redis_fixture::{block_on, new_prefix};
+use redis_fixture::{block_on, new_prefix, valkey};
 
 #[test]
 fn a_cluster_keeps_every_rule() {
     let report = run_all(&block_on(ClusterFixture::create()));
     assert!(report.is_success(), "{report}");
+}
+
+#[test]
+fn a_cluster_of_valkeys_keeps_every_rule() {
+    static CLUSTER: LazyLock<RedisCluster> =
+        LazyLock::new(|| RedisCluster::start_with(Flavor::Valkey, &[]));
+    if valkey("a_cluster_of_valkeys_keeps_every_rule").is_some() {
+        let report = run_all(&ClusterFixture { cluster: &CLUSTER, prefix: new_prefix() });
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+/// Every node forgets its scripts between calls.
+#[test]
+fn a_cluster_may_forget_its_scripts() {
+    block_on(async {
+        let store = cluster_store(cluster(), &new_prefix()).await;
+        let forget = || {
+            for node in cluster().nodes() {
+                assert_eq!(node.ask(&["SCRIPT", "FLUSH"]), "OK");
+            }
+        };
+        for id in 0..30 {
+            let grant = acquire(&store, &key(id)).await;
+            forget();
+            assert_eq!(store.renew(&key(id), &renew(grant, LONG)).await.unwrap(), Fenced::Applied);
+            forget();
+            let ended = store.complete(&key(id), &complete(grant, "done")).await.unwrap();
+            assert_eq!(ended, Fenced::Applied);
+        }
+    });
 }
 
 #[test]

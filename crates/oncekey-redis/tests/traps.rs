@@ -5,6 +5,7 @@ mod redis_fixture;
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
     Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Expected, Fenced, Known,
@@ -13,6 +14,7 @@ use oncekey::store::{
 use oncekey_redis::redis::{self, aio::MultiplexedConnection};
 use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_testkit::{Flavor, Redis, Relay};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use redis_fixture::calls::{
@@ -312,6 +314,24 @@ fn trap_09_scripts_may_be_forgotten_at_any_time() {
     });
 }
 
+/// 9: also where a script has another command behind it.
+#[test]
+fn trap_09_scripts_may_be_forgotten_where_replicas_are_waited_for() {
+    block_on(async {
+        let (server, replica) = (Redis::start(), Redis::start());
+        replica.replicate(server.port());
+        let builder = RedisStoreBuilder::connect(&server.url()).unwrap().scripts_only();
+        let store = builder.wait_for_replicas(1, Duration::from_secs(5)).build().unwrap();
+        for id in 0..20 {
+            server.ask(&["SCRIPT", "FLUSH"]);
+            let grant = acquire(&store, &key(id)).await;
+            server.ask(&["SCRIPT", "FLUSH"]);
+            let ended = store.complete(&key(id), &complete(grant, "done")).await.unwrap();
+            assert_eq!(ended, Fenced::Applied);
+        }
+    });
+}
+
 /// 10: braces in a key do not choose its slot.
 #[test]
 fn trap_10_braces_choose_no_slot() {
@@ -449,12 +469,50 @@ fn trap_15_waiters_resolve_without_notifications() {
                 sleep(Duration::from_millis(300)).await;
                 go.notify_one();
             };
-            let (found, ()) = tokio::join!(futures::future::join_all(waiters), end);
+            let (found, ()) = tokio::join!(join_all(waiters), end);
             found
         };
         let (owner, found) = tokio::join!(owner, waiters);
         assert_eq!(owner, 7);
         assert_eq!(found, vec![7; 1000]);
+        assert_eq!(count(&server, "publish"), 1, "only the check published");
+    });
+}
+
+/// 15: each waits for a key of its own.
+#[test]
+fn trap_15_a_thousand_keys_resolve_without_notifications() {
+    const KEYS: usize = 1000;
+    block_on(async {
+        let server = Redis::start();
+        let silent = on(&server);
+        silent.check().await.unwrap();
+        assert_eq!(server.ask(&["ACL", "SETUSER", "default", "-publish"]), "OK");
+        let owners = &oncekey::Idempotency::at_least_once(silent.clone());
+        let waiters = oncekey::Idempotency::at_least_once(silent);
+        let waiters = &waiters.wait_for_duplicate(Duration::from_secs(60));
+        let request = &oncekey::Fingerprint::of("the request");
+        let (begun, go) = (&Semaphore::new(0), &Semaphore::new(0));
+        let owners = (0..KEYS).map(async |id| {
+            let operation = async |_| {
+                begun.add_permits(1);
+                go.acquire().await.unwrap().forget();
+                Ok::<_, std::io::Error>(id)
+            };
+            let _ = owners.run(&key(id), request, operation).await.unwrap();
+        });
+        let waiters = (0..KEYS).map(async |id| {
+            let _ = begun.acquire_many(KEYS.try_into().unwrap()).await.unwrap();
+            let never = async |_| -> Result<usize, std::io::Error> { panic!("it ran twice") };
+            *waiters.run(&key(id), request, never).await.unwrap().value()
+        });
+        let end = async {
+            let _ = begun.acquire_many(KEYS.try_into().unwrap()).await.unwrap();
+            sleep(Duration::from_millis(500)).await;
+            go.add_permits(KEYS);
+        };
+        let (_, found, ()) = tokio::join!(join_all(owners), join_all(waiters), end);
+        assert_eq!(found, (0..KEYS).collect::<Vec<_>>());
         assert_eq!(count(&server, "publish"), 1, "only the check published");
     });
 }
