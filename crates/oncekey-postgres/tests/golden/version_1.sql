@@ -36,40 +36,36 @@ CREATE TABLE "public".oncekey_meta (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Functions of one expression, in SQL: the server puts them into the statements that use them, as long as
+-- no argument is `clock_timestamp()` or long.
+
 -- A time as microseconds since 1970, at most 2^53 - 1, which is never.
-CREATE FUNCTION "public".oncekey_v1_micros(p_time timestamptz) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+CREATE FUNCTION "public".oncekey_v1_micros(p_time timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE
         WHEN p_time = 'infinity' THEN 9007199254740991
         ELSE (extract(epoch FROM p_time) * 1000000)::bigint
-    END;
-END
+    END
 $$;
 
 -- The time so many microseconds later, never later than never.
 CREATE FUNCTION "public".oncekey_v1_later(p_time timestamptz, p_micros bigint) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+LANGUAGE sql STABLE AS $$
+    SELECT CASE
         WHEN p_micros >= 9007199254740991 - extract(epoch FROM p_time) * 1000000 THEN 'infinity'
         ELSE p_time + p_micros * interval '1 microsecond'
-    END;
-END
+    END
 $$;
 
 -- When purging first looks at a row that is claimed now. Where an interrupted key is never forgotten, its
 -- result is: by a look a day later, completing it moves nothing in the index.
 CREATE FUNCTION "public".oncekey_v1_sweep(p_now timestamptz, p_forget_at timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE p_forget_at WHEN 'infinity' THEN p_now + interval '24 hours' ELSE p_forget_at END;
-END
+LANGUAGE sql STABLE AS $$
+    SELECT CASE p_forget_at WHEN 'infinity' THEN p_now + interval '24 hours' ELSE p_forget_at END
 $$;
 
 -- The state of a row at a time; null for a row that is no record.
-CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestamptz) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+CREATE FUNCTION "public".oncekey_v1_state(r "public"."oncekey", p_now timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
         WHEN r.format <> 1 OR octet_length(r.fingerprint) <> 32 OR octet_length(r.attempt) <> 16
             OR octet_length(r.digest) <> 32
             OR r.token NOT BETWEEN 0 AND 9007199254740991
@@ -85,8 +81,7 @@ BEGIN
                 WHEN p_now < r.retained_until THEN 'completed'
                 WHEN p_now >= r.retained_until THEN 'retired'
             END
-    END;
-END
+    END
 $$;
 
 -- Functions below are told not to scan the whole table: a plan that is made while the table is almost empty
@@ -122,9 +117,8 @@ $$;
 CREATE FUNCTION "public".oncekey_v1_verdict(
     r "public"."oncekey", p_state text, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea,
     p_take_over boolean, p_tell boolean
-) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
         WHEN p_state IS NULL THEN CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END
         WHEN p_state = 'retired' THEN CASE
             WHEN r.attempt = p_attempt THEN 'spent'
@@ -141,8 +135,7 @@ BEGIN
         WHEN p_state = 'live' THEN 'busy'
         WHEN p_take_over THEN 'acquired'
         ELSE 'interrupted'
-    END;
-END
+    END
 $$;
 
 CREATE FUNCTION "public".oncekey_v1_claim(
@@ -155,34 +148,50 @@ CREATE FUNCTION "public".oncekey_v1_claim(
 DECLARE
     r "public"."oncekey";
     v_before timestamptz;
+    v_late boolean;
     v_now timestamptz;
     v_deadline timestamptz;
     v_forget_at timestamptz;
     v_state text;
     v_own boolean;
-    v_patience text := current_setting('lock_timeout');
+    v_patience text;
     v_begun boolean;
     v_lock boolean := false;
     v_keep boolean;
 BEGIN
-    v_begun := "public".oncekey_v1_begin(p_durable, p_patience);
+    -- Few expressions on the way of a new key: each is set up anew in each transaction, which takes longer
+    -- than to evaluate it.
+    IF p_patience IS NOT NULL
+        OR (p_durable AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write'))
+    THEN
+        v_patience := current_setting('lock_timeout');
+        v_begun := "public".oncekey_v1_begin(p_durable, p_patience);
+    END IF;
     <<decide>>
     LOOP
         -- A new key, for most claims. On a known one this writes nothing.
         v_before := clock_timestamp();
-        v_deadline := "public".oncekey_v1_later(v_before, p_lease);
-        v_forget_at := "public".oncekey_v1_later(v_deadline, p_hold);
         INSERT INTO "public"."oncekey" AS t (
             key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
             deadline, forget_at, sweep_at
         ) VALUES (
             p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, "public".oncekey_v1_micros(v_before), 1,
-            v_deadline, v_forget_at, "public".oncekey_v1_sweep(v_before, v_forget_at)
+            "public".oncekey_v1_later(v_before, p_lease), "public".oncekey_v1_later(v_before, p_lease + p_hold),
+            -- As `sweep` says.
+            CASE
+                WHEN p_lease + p_hold >= 9007199254740991 - "public".oncekey_v1_micros(v_before)
+                    THEN v_before + interval '24 hours'
+                ELSE v_before + (p_lease + p_hold) * interval '1 microsecond'
+            END
         ) ON CONFLICT DO NOTHING
-        RETURNING t.* INTO r;
-        IF FOUND THEN
-            v_now := v_before;
-            IF clock_timestamp() - v_before > interval '10 milliseconds' THEN
+        RETURNING
+            'acquired', t.token, t.number, least(p_lease, 9007199254740991 - t.token),
+            pg_current_xact_id()::text, clock_timestamp() - v_before > interval '10 milliseconds'
+        INTO outcome, token, number, time_left, xact, v_late;
+        IF FOUND AND NOT v_late AND v_patience IS NULL THEN
+            RETURN;
+        ELSIF FOUND THEN
+            IF v_late THEN
                 -- It has waited for somebody who then rolled back. The lease begins now.
                 v_now := clock_timestamp();
                 v_deadline := "public".oncekey_v1_later(v_now, p_lease);
@@ -191,9 +200,8 @@ BEGIN
                     deadline = v_deadline,
                     forget_at = "public".oncekey_v1_later(v_deadline, p_hold)
                 WHERE t.key = p_key
-                RETURNING t.* INTO r;
+                RETURNING t.token INTO token;
             END IF;
-            outcome := 'acquired';
             EXIT decide;
         END IF;
 
@@ -256,7 +264,7 @@ BEGIN
         EXIT decide;
     END LOOP;
 
-    IF outcome = 'acquired' THEN
+    IF outcome = 'acquired' AND token IS NULL THEN
         token := r.token;
         number := r.number;
         time_left := greatest("public".oncekey_v1_micros(r.deadline) - "public".oncekey_v1_micros(v_now), 0);
@@ -269,7 +277,7 @@ BEGIN
     ELSIF outcome = 'replay' THEN
         content := r.value;
     END IF;
-    IF p_patience IS NOT NULL THEN
+    IF v_patience IS NOT NULL THEN
         -- What else is done in the transaction waits as it did before.
         v_patience := set_config('lock_timeout', v_patience, true);
     END IF;
@@ -408,12 +416,19 @@ CREATE FUNCTION "public".oncekey_v1_complete(
 DECLARE
     o record;
     v_outcome text;
-    v_begun boolean := "public".oncekey_v1_begin(p_durable, p_patience);
+    v_begun boolean;
     v_now timestamptz := clock_timestamp();
     v_until timestamptz := "public".oncekey_v1_later(v_now, p_retention);
-    v_forget_at timestamptz := "public".oncekey_v1_later(v_until, p_hold);
-    v_watched timestamptz;
+    v_forget_at timestamptz := "public".oncekey_v1_later(v_now, p_retention + p_hold);
+    v_watched boolean;
+    v_late boolean;
 BEGIN
+    -- Few expressions here, as in a claim.
+    IF p_patience IS NOT NULL
+        OR (p_durable AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write'))
+    THEN
+        v_begun := "public".oncekey_v1_begin(p_durable, p_patience);
+    END IF;
     -- As it mostly is: there is no result yet, and the row is free.
     UPDATE "public"."oncekey" AS t SET
         status = 'completed',
@@ -429,9 +444,13 @@ BEGIN
         sweep_at = least(t.sweep_at, v_forget_at)
     WHERE t.key = p_key AND t.attempt = p_attempt AND t.token = p_token AND t.status <> 'completed'
         AND "public".oncekey_v1_state(t, v_now) IS NOT NULL
-    RETURNING t.watched_until INTO v_watched;
-    IF FOUND THEN
-        IF clock_timestamp() - v_now > interval '10 milliseconds' THEN
+    RETURNING
+        coalesce(t.watched_until > v_now, false), clock_timestamp() - v_now > interval '10 milliseconds'
+    INTO v_watched, v_late;
+    IF FOUND AND NOT v_watched AND NOT v_late THEN
+        RETURN 'applied';
+    ELSIF FOUND THEN
+        IF v_late THEN
             -- It has waited for the row. The retention begins now.
             v_now := clock_timestamp();
             v_until := "public".oncekey_v1_later(v_now, p_retention);
@@ -442,7 +461,7 @@ BEGIN
                 sweep_at = least(t.sweep_at, v_forget_at)
             WHERE t.key = p_key;
         END IF;
-        IF v_watched > v_now THEN
+        IF v_watched THEN
             v_outcome := "public".oncekey_v1_ended(p_key);
         END IF;
         RETURN 'applied';

@@ -2,9 +2,8 @@
 CREATE FUNCTION {fn}_verdict(
     r {table}, p_state text, p_attempt bytea, p_algorithm bigint, p_fingerprint bytea,
     p_take_over boolean, p_tell boolean
-) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
         WHEN p_state IS NULL THEN CASE r.format WHEN 1 THEN 'corrupt' ELSE 'newer' END
         WHEN p_state = 'retired' THEN CASE
             WHEN r.attempt = p_attempt THEN 'spent'
@@ -21,8 +20,7 @@ BEGIN
         WHEN p_state = 'live' THEN 'busy'
         WHEN p_take_over THEN 'acquired'
         ELSE 'interrupted'
-    END;
-END
+    END
 $$;
 
 CREATE FUNCTION {fn}_claim(
@@ -35,34 +33,50 @@ CREATE FUNCTION {fn}_claim(
 DECLARE
     r {table};
     v_before timestamptz;
+    v_late boolean;
     v_now timestamptz;
     v_deadline timestamptz;
     v_forget_at timestamptz;
     v_state text;
     v_own boolean;
-    v_patience text := current_setting('lock_timeout');
+    v_patience text;
     v_begun boolean;
     v_lock boolean := false;
     v_keep boolean;
 BEGIN
-    v_begun := {fn}_begin(p_durable, p_patience);
+    -- Few expressions on the way of a new key: each is set up anew in each transaction, which takes longer
+    -- than to evaluate it.
+    IF p_patience IS NOT NULL
+        OR (p_durable AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write'))
+    THEN
+        v_patience := current_setting('lock_timeout');
+        v_begun := {fn}_begin(p_durable, p_patience);
+    END IF;
     <<decide>>
     LOOP
         -- A new key, for most claims. On a known one this writes nothing.
         v_before := clock_timestamp();
-        v_deadline := {fn}_later(v_before, p_lease);
-        v_forget_at := {fn}_later(v_deadline, p_hold);
         INSERT INTO {table} AS t (
             key, format, status, fingerprint_algorithm, fingerprint, attempt, token, number,
             deadline, forget_at, sweep_at
         ) VALUES (
             p_key, 1, 'in_progress', p_algorithm, p_fingerprint, p_attempt, {fn}_micros(v_before), 1,
-            v_deadline, v_forget_at, {fn}_sweep(v_before, v_forget_at)
+            {fn}_later(v_before, p_lease), {fn}_later(v_before, p_lease + p_hold),
+            -- As `sweep` says.
+            CASE
+                WHEN p_lease + p_hold >= 9007199254740991 - {fn}_micros(v_before)
+                    THEN v_before + interval '24 hours'
+                ELSE v_before + (p_lease + p_hold) * interval '1 microsecond'
+            END
         ) ON CONFLICT DO NOTHING
-        RETURNING t.* INTO r;
-        IF FOUND THEN
-            v_now := v_before;
-            IF clock_timestamp() - v_before > interval '10 milliseconds' THEN
+        RETURNING
+            'acquired', t.token, t.number, least(p_lease, 9007199254740991 - t.token),
+            pg_current_xact_id()::text, clock_timestamp() - v_before > interval '10 milliseconds'
+        INTO outcome, token, number, time_left, xact, v_late;
+        IF FOUND AND NOT v_late AND v_patience IS NULL THEN
+            RETURN;
+        ELSIF FOUND THEN
+            IF v_late THEN
                 -- It has waited for somebody who then rolled back. The lease begins now.
                 v_now := clock_timestamp();
                 v_deadline := {fn}_later(v_now, p_lease);
@@ -71,9 +85,8 @@ BEGIN
                     deadline = v_deadline,
                     forget_at = {fn}_later(v_deadline, p_hold)
                 WHERE t.key = p_key
-                RETURNING t.* INTO r;
+                RETURNING t.token INTO token;
             END IF;
-            outcome := 'acquired';
             EXIT decide;
         END IF;
 
@@ -136,7 +149,7 @@ BEGIN
         EXIT decide;
     END LOOP;
 
-    IF outcome = 'acquired' THEN
+    IF outcome = 'acquired' AND token IS NULL THEN
         token := r.token;
         number := r.number;
         time_left := greatest({fn}_micros(r.deadline) - {fn}_micros(v_now), 0);
@@ -149,7 +162,7 @@ BEGIN
     ELSIF outcome = 'replay' THEN
         content := r.value;
     END IF;
-    IF p_patience IS NOT NULL THEN
+    IF v_patience IS NOT NULL THEN
         -- What else is done in the transaction waits as it did before.
         v_patience := set_config('lock_timeout', v_patience, true);
     END IF;

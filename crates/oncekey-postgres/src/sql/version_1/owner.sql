@@ -130,12 +130,19 @@ CREATE FUNCTION {fn}_complete(
 DECLARE
     o record;
     v_outcome text;
-    v_begun boolean := {fn}_begin(p_durable, p_patience);
+    v_begun boolean;
     v_now timestamptz := clock_timestamp();
     v_until timestamptz := {fn}_later(v_now, p_retention);
-    v_forget_at timestamptz := {fn}_later(v_until, p_hold);
-    v_watched timestamptz;
+    v_forget_at timestamptz := {fn}_later(v_now, p_retention + p_hold);
+    v_watched boolean;
+    v_late boolean;
 BEGIN
+    -- Few expressions here, as in a claim.
+    IF p_patience IS NOT NULL
+        OR (p_durable AND current_setting('synchronous_commit') IN ('off', 'local', 'remote_write'))
+    THEN
+        v_begun := {fn}_begin(p_durable, p_patience);
+    END IF;
     -- As it mostly is: there is no result yet, and the row is free.
     UPDATE {table} AS t SET
         status = 'completed',
@@ -151,9 +158,13 @@ BEGIN
         sweep_at = least(t.sweep_at, v_forget_at)
     WHERE t.key = p_key AND t.attempt = p_attempt AND t.token = p_token AND t.status <> 'completed'
         AND {fn}_state(t, v_now) IS NOT NULL
-    RETURNING t.watched_until INTO v_watched;
-    IF FOUND THEN
-        IF clock_timestamp() - v_now > interval '10 milliseconds' THEN
+    RETURNING
+        coalesce(t.watched_until > v_now, false), clock_timestamp() - v_now > interval '10 milliseconds'
+    INTO v_watched, v_late;
+    IF FOUND AND NOT v_watched AND NOT v_late THEN
+        RETURN 'applied';
+    ELSIF FOUND THEN
+        IF v_late THEN
             -- It has waited for the row. The retention begins now.
             v_now := clock_timestamp();
             v_until := {fn}_later(v_now, p_retention);
@@ -164,7 +175,7 @@ BEGIN
                 sweep_at = least(t.sweep_at, v_forget_at)
             WHERE t.key = p_key;
         END IF;
-        IF v_watched > v_now THEN
+        IF v_watched THEN
             v_outcome := {fn}_ended(p_key);
         END IF;
         RETURN 'applied';

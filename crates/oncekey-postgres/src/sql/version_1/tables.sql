@@ -36,40 +36,36 @@ CREATE TABLE {table_meta} (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Functions of one expression, in SQL: the server puts them into the statements that use them, as long as
+-- no argument is `clock_timestamp()` or long.
+
 -- A time as microseconds since 1970, at most 2^53 - 1, which is never.
-CREATE FUNCTION {fn}_micros(p_time timestamptz) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+CREATE FUNCTION {fn}_micros(p_time timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE
         WHEN p_time = 'infinity' THEN 9007199254740991
         ELSE (extract(epoch FROM p_time) * 1000000)::bigint
-    END;
-END
+    END
 $$;
 
 -- The time so many microseconds later, never later than never.
 CREATE FUNCTION {fn}_later(p_time timestamptz, p_micros bigint) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+LANGUAGE sql STABLE AS $$
+    SELECT CASE
         WHEN p_micros >= 9007199254740991 - extract(epoch FROM p_time) * 1000000 THEN 'infinity'
         ELSE p_time + p_micros * interval '1 microsecond'
-    END;
-END
+    END
 $$;
 
 -- When purging first looks at a row that is claimed now. Where an interrupted key is never forgotten, its
 -- result is: by a look a day later, completing it moves nothing in the index.
 CREATE FUNCTION {fn}_sweep(p_now timestamptz, p_forget_at timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE p_forget_at WHEN 'infinity' THEN p_now + interval '24 hours' ELSE p_forget_at END;
-END
+LANGUAGE sql STABLE AS $$
+    SELECT CASE p_forget_at WHEN 'infinity' THEN p_now + interval '24 hours' ELSE p_forget_at END
 $$;
 
 -- The state of a row at a time; null for a row that is no record.
-CREATE FUNCTION {fn}_state(r {table}, p_now timestamptz) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    RETURN CASE
+CREATE FUNCTION {fn}_state(r {table}, p_now timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
         WHEN r.format <> 1 OR octet_length(r.fingerprint) <> 32 OR octet_length(r.attempt) <> 16
             OR octet_length(r.digest) <> 32
             OR r.token NOT BETWEEN 0 AND 9007199254740991
@@ -85,8 +81,7 @@ BEGIN
                 WHEN p_now < r.retained_until THEN 'completed'
                 WHEN p_now >= r.retained_until THEN 'retired'
             END
-    END;
-END
+    END
 $$;
 
 -- Functions below are told not to scan the whole table: a plan that is made while the table is almost empty
