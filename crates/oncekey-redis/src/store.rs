@@ -201,7 +201,9 @@ impl Shared {
     }
 
     pub(crate) fn error(&self, purpose: Purpose, failed: Failed) -> StoreError {
-        self.standing.suspect();
+        if matches!(failed, Failed::Command(_)) {
+            self.standing.suspect();
+        }
         purpose.failed(failed, may_resend(&*self.link))
     }
 
@@ -279,7 +281,7 @@ impl Shared {
         let mut set = set_command(name, record.len());
         // The key is there until its expiry is over.
         set.arg(&record[..]).arg("NX").arg("GET").arg("PX").arg(remembered - 1);
-        let found = match link::write(&*self.link, &set, self.replicas).await {
+        let found = match link::write(&*self.link, &set, name, self.replicas).await {
             Ok(Value::Nil) if begun.elapsed() > LATEST => {
                 // Others may have come and gone since its token was made. Nothing was done under it.
                 let grant = Grant { token, attempt: claim.attempt };
@@ -399,7 +401,7 @@ impl Shared {
         let written = if self.server().await?.compares {
             let mut set = set_command(name, made.len() + expected.len());
             set.arg(made).arg("IFEQ").arg(expected).arg("PX").arg(&expiry);
-            link::write(&*self.link, &set, self.replicas).await
+            link::write(&*self.link, &set, name, self.replicas).await
         } else {
             let arguments = [expected, made, expiry.as_bytes()];
             link::run(&*self.link, &SCRIPTS.replace, name, &arguments, self.replicas).await

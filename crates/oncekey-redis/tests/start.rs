@@ -89,6 +89,8 @@ fn rights_of_what_is_switched_on_are_named() {
         let error = waiting().claim(&key("a"), &claim()).await.unwrap_err();
         names(&error, &["WAIT", "wait_for_replicas"]);
         set_right(&server, "+wait");
+        names(&waiting().check().await.unwrap_err(), &["PEXPIREAT", "wait_for_replicas"]);
+        set_right(&server, "+pexpireat");
         waiting().check().await.unwrap();
 
         set_right(&server, "-publish");
