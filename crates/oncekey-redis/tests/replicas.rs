@@ -13,7 +13,7 @@ use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_testkit::{Flavor, Redis, Relay};
 use tokio::task::block_in_place;
 
-use redis_fixture::calls::{LONG, claim, completion, granted, insist, key};
+use redis_fixture::calls::{LONG, acquire, claim, complete, completion, granted, insist, key};
 use redis_fixture::{block_on, valkey};
 
 struct Pair {
@@ -41,7 +41,7 @@ fn is_unknown<T: Debug>(answer: Result<T, StoreError>) {
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
 }
 
-fn complete(grant: Grant, hold: Duration) -> Complete {
+fn complete_with(grant: Grant, hold: Duration) -> Complete {
     Complete { grant, completion: Completion { hold, ..completion("done") } }
 }
 
@@ -59,7 +59,7 @@ async fn what_others_wrote(flavor: Flavor) {
             let first = claim();
             let grant = granted(insist(async || owner.claim(&key("a"), &first).await).await);
             insist(async || other.claim(&key("another"), &first).await).await;
-            let done = complete(grant, hold);
+            let done = complete_with(grant, hold);
 
             pair.replica.pause();
             is_unknown(owner.complete(&key("a"), &done).await);
@@ -91,4 +91,41 @@ fn what_others_wrote_is_waited_for_on_valkey() {
     if valkey("what_others_wrote_is_waited_for_on_valkey").is_some() {
         block_on(what_others_wrote(Flavor::Valkey));
     }
+}
+
+/// 5: a write that too few replicas have is unknown, is there, and is settled by the next call.
+#[test]
+fn trap_05_too_few_replicas_make_it_unknown() {
+    block_on(async {
+        let server = Redis::start();
+        let builder = RedisStoreBuilder::connect(&server.url()).unwrap();
+        let store = builder.wait_for_replicas(1, Duration::from_millis(50)).build().unwrap();
+        let claim = claim();
+        let error = store.claim(&key("a"), &claim).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let replica = Redis::start();
+        replica.replicate(server.port());
+        let grant = insist(async || store.claim(&key("a"), &claim).await).await;
+        let done = complete(granted(grant), "done");
+        let ended = insist(async || store.complete(&key("a"), &done).await).await;
+        assert_eq!(ended, Fenced::Applied);
+    });
+}
+
+/// 9: also where a script has another command behind it.
+#[test]
+fn trap_09_scripts_may_be_forgotten_where_replicas_are_waited_for() {
+    block_on(async {
+        let (server, replica) = (Redis::start(), Redis::start());
+        replica.replicate(server.port());
+        let builder = RedisStoreBuilder::connect(&server.url()).unwrap().scripts_only();
+        let store = builder.wait_for_replicas(1, Duration::from_secs(5)).build().unwrap();
+        for id in 0..20 {
+            server.ask(&["SCRIPT", "FLUSH"]);
+            let grant = acquire(&store, &key(id)).await;
+            server.ask(&["SCRIPT", "FLUSH"]);
+            let ended = store.complete(&key(id), &complete(grant, "done")).await.unwrap();
+            assert_eq!(ended, Fenced::Applied);
+        }
+    });
 }
