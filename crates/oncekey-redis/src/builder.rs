@@ -13,8 +13,9 @@ use crate::link::{Link, Replicas};
 use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
+use crate::shared::Shared;
 use crate::standing::Standing;
-use crate::store::{RedisStore, Shared};
+use crate::store::RedisStore;
 use crate::time::ServerClock;
 
 /// How long an answer is waited for on connections that are made here.
