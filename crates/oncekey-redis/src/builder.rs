@@ -13,8 +13,9 @@ use crate::link::{Link, Replicas};
 use crate::listener::Listener;
 use crate::name::Names;
 use crate::own::OwnRecords;
+use crate::shared::Shared;
 use crate::standing::Standing;
-use crate::store::{RedisStore, Shared};
+use crate::store::RedisStore;
 use crate::time::ServerClock;
 
 /// How long an answer is waited for on connections that are made here.
@@ -103,8 +104,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Waits after each write until `count` replicas have it, but no longer than `timeout`, which must be
-    /// shorter than the connection's response timeout.
+    /// Waits until `count` replicas have what a call wrote, or what its answer says, whoever wrote that; but
+    /// no longer than `timeout`, which must be shorter than the connection's response timeout. Reading and
+    /// listing wait for nothing.
     ///
     /// When there are too few in time, the call fails with [`OutcomeUnknown`](ErrorKind::OutcomeUnknown):
     /// the primary has the write, and a failover may lose it. The wait is one of the connection, so calls

@@ -4,7 +4,7 @@ use oncekey::store::{ErrorKind, StoreError};
 use redis::{Cmd, RedisError, Value};
 
 use crate::fault::{DENIED, Purpose};
-use crate::link::{Failed, Link, is_unknown_script, may_resend};
+use crate::link::{Failed, Link, is_unknown_script, may_resend, wait};
 use crate::script::{FULL_SCRIPTS, code};
 
 const CHECK: Purpose = Purpose::read("check the server");
@@ -140,13 +140,13 @@ async fn rights(link: &dyn Link, demands: Demands<'_>) -> Result<(), StoreError>
         _ => {}
     }
     if demands.waits_for_replicas {
-        let mut wait = redis::cmd("WAIT");
-        wait.arg(0).arg(1);
-        let (_, reached) = link.send_both(&nothing(probe), &wait).await.map_err(failed)?;
-        if !matches!(reached, Value::Int(_)) {
+        let mut touch = redis::cmd("PEXPIREAT");
+        touch.arg(probe).arg(1);
+        let all = link.send_with(&nothing(probe), [&touch, &wait(0, 1)]).await;
+        if !matches!(all.map_err(failed)?, [_, Value::Int(_), Value::Int(_)]) {
             return Err(refused(
-                "replicas are to be waited for, and the server denies it; allow the user WAIT, or do without \
-                 `wait_for_replicas`",
+                "replicas are to be waited for, and the server denies it; allow the user WAIT and PEXPIREAT, \
+                 or do without `wait_for_replicas`",
             ));
         }
     } else {

@@ -18,7 +18,7 @@ const NO_ANSWER: &str = "the server gave an answer that this build does not know
 pub(crate) const DENIED: &str = "the server denies it; the user needs SET, GET, PEXPIRETIME, TIME, EVAL, EVALSHA, INFO and SCAN, on keys \
      that begin with the prefix, and PUBLISH and SUBSCRIBE on `<prefix>ended`";
 const LOST: &str = "the answer did not come";
-const FEW: &str = "it was applied, and too few replicas said in time that they have it";
+const FEW: &str = "the server has it, and too few replicas said in time that they have it, too";
 
 /// What has to be known of a command to name the kind of its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use redis::{Cmd, Value};
 use crate::fault::Purpose;
 use crate::link::Failed;
 use crate::nodes::Nodes;
-use crate::store::{RedisStore, Shared};
+use crate::shared::Shared;
+use crate::store::RedisStore;
 
 const LIST: Purpose = Purpose::read("list");
 /// How many keys a page looks at for each that it may return.

@@ -14,11 +14,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use oncekey::Fingerprint;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{
-    AttemptId, Cause, Claim, Completion, FencingToken, Grant, Progress, Record, Replaced, Status,
-    StoredValue,
+    AttemptId, Cause, Claim, FencingToken, Grant, Progress, Record, Replaced, Status, StoredValue,
 };
-use sha2::{Digest, Sha256};
 
+use crate::content::Content;
 use crate::time::{Millis, millis};
 
 const VERSION: u8 = 1;
@@ -71,30 +70,6 @@ pub(crate) enum Unreadable {
     Newer,
     /// It was damaged, or is somebody else's.
     Damaged,
-}
-
-/// A result, as it is sent and stored.
-pub(crate) struct Content {
-    pub(crate) kind: Kind,
-    pub(crate) bytes: Bytes,
-    pub(crate) check: [u8; 8],
-}
-
-impl Content {
-    /// What is kept of a result: all of it, or its digest.
-    pub(crate) fn of(completion: &Completion) -> Self {
-        let (kind, bytes) = match StoredValue::new(&completion.value, completion.replayable) {
-            StoredValue::Replayable(value) => (Kind::Completed, value),
-            StoredValue::Digest(digest) => (Kind::Digest, Bytes::copy_from_slice(&digest)),
-        };
-        Self { kind, check: check(&bytes), bytes }
-    }
-}
-
-/// The first bytes of the SHA-256: tells a damaged content.
-pub(crate) fn check(content: &[u8]) -> [u8; 8] {
-    let digest = Sha256::digest(content);
-    std::array::from_fn(|index| digest[index])
 }
 
 impl Stored {
@@ -203,7 +178,7 @@ impl Stored {
         let check: [u8; 8] = array(raw, 28)?;
         let content_len = u32::from_be_bytes(array(raw, 24)?);
         if usize::try_from(content_len) != Ok(content.len())
-            || (!content.is_empty() && self::check(&content) != check)
+            || (!content.is_empty() && crate::content::check(&content) != check)
         {
             return None;
         }
@@ -338,7 +313,7 @@ fn sum(head: &[u8]) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use oncekey::store::{OnInterrupted, OnRetired};
+    use oncekey::store::{Completion, OnInterrupted, OnRetired};
 
     use super::*;
 

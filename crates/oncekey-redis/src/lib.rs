@@ -9,8 +9,12 @@
 mod answer;
 mod builder;
 mod check;
+mod claim;
 #[cfg(feature = "cluster")]
 mod cluster;
+mod commands;
+mod complete;
+mod content;
 mod fault;
 mod inspect;
 mod layout;
@@ -22,6 +26,7 @@ mod own;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod shared;
 mod standing;
 mod store;
 mod time;

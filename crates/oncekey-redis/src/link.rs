@@ -14,13 +14,13 @@ pub(crate) trait Link: Send + Sync {
     /// Sends a command, and waits for its answer.
     fn send<'a>(&self, command: &'a Cmd) -> BoxFuture<'a, RedisResult<Value>>;
 
-    /// The same, with another command right behind it on the same connection. If only that is refused, both
-    /// answers are nil.
-    fn send_both<'a>(
+    /// The same, with others right behind it on the same connection. If only those are refused, all answers
+    /// are nil.
+    fn send_with<'a>(
         &self,
         command: &'a Cmd,
-        then: &'a Cmd,
-    ) -> BoxFuture<'a, RedisResult<(Value, Value)>>;
+        then: [&'a Cmd; 2],
+    ) -> BoxFuture<'a, RedisResult<[Value; 3]>>;
 
     /// The connection itself.
     fn as_any(&self) -> &dyn Any;
@@ -35,24 +35,30 @@ where
         Box::pin(async move { command.query_async(&mut connection).await })
     }
 
-    fn send_both<'a>(
+    fn send_with<'a>(
         &self,
         command: &'a Cmd,
-        then: &'a Cmd,
-    ) -> BoxFuture<'a, RedisResult<(Value, Value)>> {
+        then: [&'a Cmd; 2],
+    ) -> BoxFuture<'a, RedisResult<[Value; 3]>> {
         let mut connection = self.clone();
         Box::pin(async move {
-            let mut pipeline = redis::Pipeline::with_capacity(2);
-            pipeline.add_command(command.clone()).add_command(then.clone());
+            let mut pipeline = redis::Pipeline::with_capacity(3);
+            pipeline.add_command(command.clone());
+            for command in then {
+                pipeline.add_command(command.clone());
+            }
             let result = pipeline.query_async(&mut connection).await;
-            result.or_else(|error: RedisError| match error.clone().into_server_errors() {
-                // An error of the pipeline as a whole hides the codes of its parts.
-                Some(errors) => match errors.first() {
-                    Some((0, refused)) => Err(refused.clone().into()),
-                    _ => Ok((Value::Nil, Value::Nil)),
-                },
-                None => Err(error),
-            })
+            let answers: (Value, Value, Value) = result.or_else(|error: RedisError| {
+                match error.clone().into_server_errors() {
+                    // An error of the pipeline as a whole hides the codes of its parts.
+                    Some(errors) => match errors.first() {
+                        Some((0, refused)) => Err(refused.clone().into()),
+                        _ => Ok((Value::Nil, Value::Nil, Value::Nil)),
+                    },
+                    None => Err(error),
+                }
+            })?;
+            Ok(answers.into())
         })
     }
 
@@ -93,28 +99,45 @@ impl From<RedisError> for Failed {
     }
 }
 
-/// Sends a command that writes. With `replicas`, its answer counts when they have what it wrote.
+/// Sends a command that writes the key `name`, or answers by what is there. With `replicas`, its answer counts
+/// when they have that.
 ///
-/// `WAIT` is about the connection on which it comes. So it comes right behind the command, on the same
-/// one, and others who use that wait behind it.
+/// `WAIT` is about what was written on the connection on which it comes. So it comes right behind the
+/// command, on the same one, and others who use that wait behind it. What others wrote before is waited for
+/// since the key is touched in between.
 pub(crate) async fn write(
     link: &dyn Link,
     command: &Cmd,
+    name: &[u8],
     replicas: Option<Replicas>,
 ) -> Result<Value, Failed> {
     let Some(Replicas { count, timeout }) = replicas else {
         return Ok(link.send(command).await?);
     };
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-    let mut wait = redis::cmd("WAIT");
-    wait.arg(count).arg(millis);
-    let (answer, reached) = link.send_both(command, &wait).await?;
+    let [answer, _, reached] =
+        link.send_with(command, [&touch(name), &wait(count, millis)]).await?;
     match reached {
         Value::Int(reached) if usize::try_from(reached).is_ok_and(|reached| reached >= count) => {
             Ok(answer)
         }
         _ => Err(Failed::TooFewReplicas),
     }
+}
+
+/// A write that changes nothing: it sets the key's expiry to what it is.
+fn touch(name: &[u8]) -> Cmd {
+    const TOUCH: &str = "local expiry = redis.call('PEXPIRETIME', KEYS[1]) \
+                         if expiry > 0 then redis.call('PEXPIREAT', KEYS[1], expiry) end";
+    let mut touch = redis::cmd("EVAL");
+    touch.arg(TOUCH).arg(1).arg(name);
+    touch
+}
+
+pub(crate) fn wait(count: usize, millis: u64) -> Cmd {
+    let mut wait = redis::cmd("WAIT");
+    wait.arg(count).arg(millis);
+    wait
 }
 
 /// Runs a script by its digest, and by its text where the server does not know it (any more).
@@ -125,11 +148,11 @@ pub(crate) async fn run(
     arguments: &[&[u8]],
     replicas: Option<Replicas>,
 ) -> Result<Value, Failed> {
-    match write(link, &script.by_digest(name, arguments), replicas).await {
+    match write(link, &script.by_digest(name, arguments), name, replicas).await {
         Err(Failed::Command(error)) if is_unknown_script(&error) => {
             Box::pin(async {
                 let command = script.by_text(name, arguments);
-                write(link, &command, replicas).await
+                write(link, &command, name, replicas).await
             })
             .await
         }

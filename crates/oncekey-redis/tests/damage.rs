@@ -6,12 +6,15 @@ mod redis_fixture;
 
 use std::time::Duration;
 
-use oncekey::store::{Claim, ErrorKind, Fenced, Progress, Renew, Store};
+use oncekey::store::{
+    Claim, Complete, Completion, ErrorKind, Evict, Expected, Fenced, Progress, Renew, Store,
+};
+use oncekey_redis::redis;
 use tokio::time::sleep;
 
-use redis_fixture::calls::{acquire, acquire_as, claim, key, renew};
+use redis_fixture::calls::{LONG, acquire, acquire_as, claim, completion, key, renew};
 use redis_fixture::records::{HEAD, replace, ttl, value, with_sum, with_token};
-use redis_fixture::{RedisFixture, block_on, server};
+use redis_fixture::{RedisFixture, block_on, connection, name, server};
 
 /// A bit of the saved progress flips. Neither its own attempt nor who would take over gets it, and the
 /// record stays as it is, for somebody to look into.
@@ -112,6 +115,64 @@ fn a_head_that_makes_no_sense_is_left_alone() {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                 assert_eq!(redis_fixture::records::value(&fixture, "a").await, value);
             }
+        }
+    });
+}
+
+/// A record whose expiry somebody took away is no record any more: nobody knows when its lease ends.
+#[test]
+fn a_record_without_an_expiry_is_corrupt() {
+    block_on(async {
+        let fixture = RedisFixture::on(server());
+        let store = fixture.store();
+        acquire(&store, &key("a")).await;
+        let mut persist = redis::cmd("PERSIST");
+        persist.arg(name(&fixture.prefix, &key("a")));
+        persist.exec_async(&mut connection(&fixture.direct).await).await.unwrap();
+        for _ in 0..2 {
+            let error = store.claim(&key("a"), &claim()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    });
+}
+
+/// What is no string is no record either.
+#[test]
+fn a_value_of_another_type_is_corrupt() {
+    block_on(async {
+        let fixture = RedisFixture::on(server());
+        let store = fixture.store();
+        acquire(&store, &key("first")).await;
+        let mut push = redis::cmd("RPUSH");
+        push.arg(name(&fixture.prefix, &key("a"))).arg("x");
+        push.exec_async(&mut connection(&fixture.direct).await).await.unwrap();
+        let error = store.claim(&key("a"), &claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let error = store.get(&key("a")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let evict = Evict { expected: Expected::Any, force: false };
+        assert_eq!(store.evict(&key("a"), &evict).await.unwrap(), Fenced::Applied);
+        acquire(&store, &key("a")).await;
+    });
+}
+
+/// A bit of the result flips: nobody gets it, and nobody takes it for another result.
+#[test]
+fn a_damaged_result_is_not_replayed() {
+    block_on(async {
+        for hold in [Duration::ZERO, LONG] {
+            let fixture = RedisFixture::on(server());
+            let store = fixture.store();
+            let grant = acquire(&store, &key("a")).await;
+            let done = Complete { grant, completion: Completion { hold, ..completion("done") } };
+            assert_eq!(store.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+            let mut damaged = value(&fixture, "a").await;
+            *damaged.last_mut().unwrap() ^= 1;
+            replace(&fixture, "a", &damaged).await;
+            let error = store.claim(&key("a"), &claim()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            let error = store.complete(&key("a"), &done).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         }
     });
 }

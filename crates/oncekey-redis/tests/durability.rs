@@ -13,7 +13,7 @@ use oncekey_testkit::{Flavor, Redis, RedisCluster, RedisSentinels};
 use tokio::task::block_in_place;
 
 use redis_fixture::block_on;
-use redis_fixture::calls::{acquire, complete, insist, key};
+use redis_fixture::calls::{claim, complete, granted, insist, key};
 use redis_fixture::several::{cluster_store, sentinel_connection, sentinel_store};
 
 const KEYS: usize = 20;
@@ -21,7 +21,8 @@ const KEYS: usize = 20;
 async fn acquire_all(store: &RedisStore) -> Vec<Grant> {
     let mut grants = Vec::new();
     for id in 0..KEYS {
-        grants.push(insist(async || Ok(acquire(store, &key(id)).await)).await);
+        let claim = claim();
+        grants.push(granted(insist(async || store.claim(&key(id), &claim).await).await));
     }
     grants
 }

@@ -5,7 +5,6 @@
 mod redis_fixture;
 
 use std::collections::HashSet;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,14 +12,14 @@ use std::time::Duration;
 use oncekey::runtime::{ProcessRandom, Random, Timestamp};
 use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, Store, StoreError};
 use oncekey_conformance::history::{Answer, History, Operation, Window, check};
+use oncekey_redis::RedisStore;
 use oncekey_redis::redis;
-use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_testkit::{Flavor, Lose, Redis, Relay};
 use tokio::task::block_in_place;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use redis_fixture::calls::{acquire, acquire_as, claim, complete, insist, key};
-use redis_fixture::{RedisFixture, block_on, connection, count, name, server, valkey};
+use redis_fixture::{RedisFixture, block_on, name, server, valkey};
 
 const CLIENTS: usize = 3;
 /// Each call that ends in the dark doubles what the check has to consider.
@@ -333,114 +332,5 @@ fn no_server_is_unavailable() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         block_in_place(|| server.launch());
         insist(async || store.claim(&key("b"), &claim()).await).await;
-    });
-}
-
-/// The connection that listens is killed: whoever waits is woken to look, and is told again after that.
-#[test]
-fn a_listener_comes_back() {
-    block_on(async {
-        let server = Redis::start();
-        let store = RedisStore::connect(&server.url()).unwrap();
-        let other = RedisStore::connect(&server.url()).unwrap();
-        let grant = acquire(&store, &key("a")).await;
-        let mut subscription = store.watch().unwrap().subscribe(&key("a")).await.unwrap();
-        let killed = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-        assert_eq!(killed, "1");
-        let long = Duration::from_secs(10);
-        timeout(long, subscription.changed()).await.unwrap();
-        let start = Instant::now();
-        while server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]).ends_with('0') {
-            assert!(start.elapsed() < long, "nobody listens again");
-            sleep(Duration::from_millis(20)).await;
-        }
-        let done = complete(grant, "done");
-        assert_eq!(other.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
-        timeout(long, subscription.changed()).await.unwrap();
-    });
-}
-
-/// However many wait, one connection listens, and none when nobody waits. What nobody waits for is not
-/// published.
-#[test]
-fn one_connection_listens_for_all() {
-    block_on(async {
-        let server = Redis::start();
-        let store = RedisStore::connect(&server.url()).unwrap();
-        let listening = || server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]);
-        let published = || count(&server, "publish");
-        let watch = store.watch().unwrap();
-        let mut subscriptions = Vec::new();
-        for id in 0..100 {
-            acquire(&store, &key(id)).await;
-            subscriptions.push(watch.subscribe(&key(id)).await.unwrap());
-        }
-        assert_eq!(listening(), "oncekey:ended\n1");
-        let before = published();
-        let grant = acquire(&store, &key("other")).await;
-        let done = complete(grant, "done");
-        assert_eq!(store.complete(&key("other"), &done).await.unwrap(), Fenced::Applied);
-        assert_eq!(published(), before);
-        drop(subscriptions);
-        let start = Instant::now();
-        while listening() != "oncekey:ended\n0" {
-            assert!(start.elapsed() < Duration::from_secs(10), "{}", listening());
-            sleep(Duration::from_millis(20)).await;
-        }
-    });
-}
-
-const CHILD: &str = "ONCEKEY_REDIS_TEST_URL";
-
-/// Two processes run the same operations at the same time. Each is run once, and both get its result.
-#[test]
-fn two_processes_run_each_operation_once() {
-    let server = Redis::start();
-    let program = std::env::current_exe().unwrap();
-    let children: Vec<_> = (0..2)
-        .map(|_| {
-            Command::new(&program)
-                .args(["the_other_process", "--exact", "--nocapture"])
-                .env(CHILD, server.url())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
-    }
-    let runs: Vec<_> = (0..300).map(|id| server.ask(&["GET", &format!("runs-{id}")])).collect();
-    assert_eq!(runs, vec!["1"; 300]);
-    let met = server.ask(&["GET", "replays"]);
-    assert_eq!(met, "300", "the other process got every result");
-}
-
-#[test]
-fn the_other_process() {
-    let Ok(url) = std::env::var(CHILD) else { return };
-    block_on(async {
-        let store = RedisStoreBuilder::connect(&url).unwrap().build().unwrap();
-        let idempotency = oncekey::Idempotency::at_least_once(store);
-        let idempotency = &idempotency.wait_for_duplicate(Duration::from_secs(30));
-        let request = &oncekey::Fingerprint::of("the request");
-        let connection = connection(&url).await;
-        let runs = (0..300).map(|id| {
-            let mut connection = connection.clone();
-            async move {
-                let mut counting = connection.clone();
-                let operation = async move |_| {
-                    let mut count = redis::cmd("INCR");
-                    count.arg(format!("runs-{id}"));
-                    count.query_async::<u64>(&mut counting).await
-                };
-                let outcome = idempotency.run(&key(id), request, operation).await.unwrap();
-                assert_eq!(*outcome.value(), 1);
-                if outcome.is_replay() {
-                    let mut count = redis::cmd("INCR");
-                    count.arg("replays").exec_async(&mut connection).await.unwrap();
-                }
-            }
-        });
-        futures::future::join_all(runs).await;
     });
 }

@@ -5,14 +5,16 @@ mod redis_fixture;
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use oncekey::store::{Fenced, Store};
 use oncekey_redis::RedisStore;
 use oncekey_redis::redis::Client;
 use oncekey_testkit::{Redis, Relay};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
 use redis_fixture::calls::{acquire, complete, key};
-use redis_fixture::{block_on, connection};
+use redis_fixture::{block_on, connection, count};
 
 const WAITERS: usize = 200;
 const LONG: Duration = Duration::from_secs(30);
@@ -47,5 +49,139 @@ fn what_ended_while_nobody_listened_is_told_later() {
         for subscription in &mut subscriptions {
             timeout(LONG, subscription.changed()).await.unwrap();
         }
+    });
+}
+
+/// The connection that listens is killed: whoever waits is woken to look, and is told again after that.
+#[test]
+fn a_listener_comes_back() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let other = RedisStore::connect(&server.url()).unwrap();
+        let grant = acquire(&store, &key("a")).await;
+        let mut subscription = store.watch().unwrap().subscribe(&key("a")).await.unwrap();
+        let killed = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert_eq!(killed, "1");
+        let long = Duration::from_secs(10);
+        timeout(long, subscription.changed()).await.unwrap();
+        let start = Instant::now();
+        while server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]).ends_with('0') {
+            assert!(start.elapsed() < long, "nobody listens again");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let done = complete(grant, "done");
+        assert_eq!(other.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+        timeout(long, subscription.changed()).await.unwrap();
+    });
+}
+
+/// However many wait, one connection listens, and none when nobody waits. What nobody waits for is not
+/// published.
+#[test]
+fn one_connection_listens_for_all() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let listening = || server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]);
+        let published = || count(&server, "publish");
+        let watch = store.watch().unwrap();
+        let mut subscriptions = Vec::new();
+        for id in 0..100 {
+            acquire(&store, &key(id)).await;
+            subscriptions.push(watch.subscribe(&key(id)).await.unwrap());
+        }
+        assert_eq!(listening(), "oncekey:ended\n1");
+        let before = published();
+        let grant = acquire(&store, &key("other")).await;
+        let done = complete(grant, "done");
+        assert_eq!(store.complete(&key("other"), &done).await.unwrap(), Fenced::Applied);
+        assert_eq!(published(), before);
+        drop(subscriptions);
+        let start = Instant::now();
+        while listening() != "oncekey:ended\n0" {
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", listening());
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+/// 15: a thousand waiters on a server that publishes nothing.
+#[test]
+fn trap_15_waiters_resolve_without_notifications() {
+    block_on(async {
+        let server = Redis::start();
+        let silent = RedisStore::connect(&server.url()).unwrap();
+        silent.check().await.unwrap();
+        assert_eq!(server.ask(&["ACL", "SETUSER", "default", "-publish"]), "OK");
+        let idempotency = oncekey::Idempotency::at_least_once(silent.clone());
+        let idempotency = &idempotency.wait_for_duplicate(Duration::from_secs(60));
+        let other = &oncekey::Idempotency::at_least_once(silent);
+        let request = &oncekey::Fingerprint::of("the request");
+        let (begun, go) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let (begun, go) = (&begun, &go);
+        let owner = async {
+            let operation = async |_| {
+                begun.notify_one();
+                go.notified().await;
+                Ok::<_, std::io::Error>(7)
+            };
+            *other.run(&key("a"), request, operation).await.unwrap().value()
+        };
+        let waiters = async {
+            begun.notified().await;
+            let waiters = (0..1000).map(async |_| {
+                let never = async |_| -> Result<i32, std::io::Error> { panic!("it ran twice") };
+                *idempotency.run(&key("a"), request, never).await.unwrap().value()
+            });
+            let end = async {
+                sleep(Duration::from_millis(300)).await;
+                go.notify_one();
+            };
+            let (found, ()) = tokio::join!(join_all(waiters), end);
+            found
+        };
+        let (owner, found) = tokio::join!(owner, waiters);
+        assert_eq!(owner, 7);
+        assert_eq!(found, vec![7; 1000]);
+        assert_eq!(count(&server, "publish"), 1, "only the check published");
+    });
+}
+
+/// 15: each waits for a key of its own.
+#[test]
+fn trap_15_a_thousand_keys_resolve_without_notifications() {
+    const KEYS: usize = 1000;
+    block_on(async {
+        let server = Redis::start();
+        let silent = RedisStore::connect(&server.url()).unwrap();
+        silent.check().await.unwrap();
+        assert_eq!(server.ask(&["ACL", "SETUSER", "default", "-publish"]), "OK");
+        let owners = &oncekey::Idempotency::at_least_once(silent.clone());
+        let waiters = oncekey::Idempotency::at_least_once(silent);
+        let waiters = &waiters.wait_for_duplicate(Duration::from_secs(60));
+        let request = &oncekey::Fingerprint::of("the request");
+        let (begun, go) = (&Semaphore::new(0), &Semaphore::new(0));
+        let owners = (0..KEYS).map(async |id| {
+            let operation = async |_| {
+                begun.add_permits(1);
+                go.acquire().await.unwrap().forget();
+                Ok::<_, std::io::Error>(id)
+            };
+            let _ = owners.run(&key(id), request, operation).await.unwrap();
+        });
+        let waiters = (0..KEYS).map(async |id| {
+            let _ = begun.acquire_many(KEYS.try_into().unwrap()).await.unwrap();
+            let never = async |_| -> Result<usize, std::io::Error> { panic!("it ran twice") };
+            *waiters.run(&key(id), request, never).await.unwrap().value()
+        });
+        let end = async {
+            let _ = begun.acquire_many(KEYS.try_into().unwrap()).await.unwrap();
+            sleep(Duration::from_millis(500)).await;
+            go.add_permits(KEYS);
+        };
+        let (_, found, ()) = tokio::join!(join_all(owners), join_all(waiters), end);
+        assert_eq!(found, (0..KEYS).collect::<Vec<_>>());
+        assert_eq!(count(&server, "publish"), 1, "only the check published");
     });
 }

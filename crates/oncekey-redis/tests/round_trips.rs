@@ -1,14 +1,15 @@
-//! How many commands a call takes, by the server's own count.
+//! What a call takes, by the server's own count: how many commands, and how many bytes.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod redis_fixture;
 
-use oncekey::store::{ClaimOutcome, Fenced, Query, State, Store};
-use oncekey_redis::RedisStore;
+use oncekey::runtime::Timestamp;
+use oncekey::store::{ClaimOutcome, Fenced, Query, State, Status, Store, StoredValue};
+use oncekey_redis::{RedisStore, redis};
 use oncekey_testkit::{Flavor, Redis};
 
 use redis_fixture::calls::{acquire, claim, complete, key};
-use redis_fixture::{block_on, count};
+use redis_fixture::{RedisFixture, block_on, connection, count, name, server};
 
 const LIFECYCLES: usize = 200;
 
@@ -89,5 +90,33 @@ fn a_page_of_a_listing_is_bounded() {
         }
         assert_eq!(found, [live]);
         assert!(pages > 50, "{pages} pages");
+    });
+}
+
+/// What a small result takes, beyond the name of its key.
+#[test]
+fn a_small_result_takes_at_most_200_bytes() {
+    block_on(async {
+        let fixture = RedisFixture::on(server());
+        let store = fixture.store();
+        let grant = acquire(&store, &key("a")).await;
+        let done = complete(grant, vec![b'v'; 64]);
+        assert_eq!(store.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+        let seen = store.get(&key("a")).await.unwrap().unwrap();
+        assert_eq!(seen.state, State::Completed);
+        assert!(seen.record.forget_at < Timestamp::MAX);
+        let Status::Completed { value: StoredValue::Replayable(value), .. } = seen.record.status
+        else {
+            panic!("{:?}", seen.record.status);
+        };
+        assert_eq!(value.len(), 64);
+        let name = name(&fixture.prefix, &key("a"));
+        let mut usage = redis::cmd("MEMORY");
+        usage.arg("USAGE").arg(&name);
+        let bytes: usize = usage.query_async(&mut connection(&fixture.direct).await).await.unwrap();
+        // A string has a header, an end, and is rounded up by the allocator.
+        let own = (name.len() + 4).next_multiple_of(16);
+        println!("{bytes} bytes, of which the name takes {own}");
+        assert!(bytes <= 200 + own, "{bytes} bytes, of which the name takes {own}");
     });
 }

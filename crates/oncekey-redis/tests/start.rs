@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use oncekey::store::{ErrorKind, Fenced, Store, StoreError};
 use oncekey_redis::{RedisStore, RedisStoreBuilder};
-use oncekey_testkit::Redis;
+use oncekey_testkit::{Flavor, Redis};
 use tokio::time::timeout;
 
-use redis_fixture::block_on;
 use redis_fixture::calls::{acquire, claim, complete, insist, key};
+use redis_fixture::{block_on, server};
 
 const RIGHTS: [&str; 18] = [
     "ACL",
@@ -89,6 +89,8 @@ fn rights_of_what_is_switched_on_are_named() {
         let error = waiting().claim(&key("a"), &claim()).await.unwrap_err();
         names(&error, &["WAIT", "wait_for_replicas"]);
         set_right(&server, "+wait");
+        names(&waiting().check().await.unwrap_err(), &["PEXPIREAT", "wait_for_replicas"]);
+        set_right(&server, "+pexpireat");
         waiting().check().await.unwrap();
 
         set_right(&server, "-publish");
@@ -162,5 +164,59 @@ fn a_primary_that_becomes_a_replica_is_noticed() {
 
         assert_eq!(server.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
         insist(async || store.claim(&key("b"), &claim()).await).await;
+    });
+}
+
+/// 13: a replica is refused, also one that takes writes; and when a primary becomes one, its calls fail.
+#[test]
+fn trap_13_a_replica_is_refused() {
+    block_on(async {
+        let (primary, other) = (Redis::start(), Redis::start());
+        let store = RedisStore::connect(&other.url()).unwrap();
+        acquire(&store, &key("before")).await;
+        other.replicate(primary.port());
+        for writable in ["no", "yes"] {
+            other.ask(&["CONFIG", "SET", "replica-read-only", writable]);
+            let error = RedisStore::connect(&other.url())
+                .unwrap()
+                .claim(&key("a"), &claim())
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured);
+            assert!(error.to_string().contains("replica"), "{error}");
+        }
+        other.ask(&["CONFIG", "SET", "replica-read-only", "no"]);
+        other.ask(&["CONFIG", "SET", "replica-read-only", "yes"]);
+        let error = store.claim(&key("a"), &claim()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    });
+}
+
+/// What cannot work is said, not run into.
+#[test]
+fn an_address_or_a_place_that_cannot_work_is_refused() {
+    for url in ["", "127.0.0.1", "http://127.0.0.1/"] {
+        let error = block_on(async { RedisStore::connect(url).unwrap_err() });
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    }
+    let error = RedisStore::connect(&server().url()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    assert!(error.to_string().contains("runtime"), "{error}");
+}
+
+/// An error shows neither key nor value, whatever the server quotes.
+#[test]
+fn errors_quote_nothing() {
+    block_on(async {
+        let old = ["--save", "", "--rename-command", "EVALSHA", "", "--rename-command", "EVAL", ""];
+        let server = Redis::start_with(Flavor::Redis, &old);
+        let error = RedisStore::connect(&server.url())
+            .unwrap()
+            .claim(&key("key-7"), &claim())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+        assert!(!shown.contains("key-7") && !shown.contains("tenant"), "{shown}");
     });
 }
