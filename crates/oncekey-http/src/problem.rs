@@ -143,7 +143,7 @@ impl Problem {
     }
 
     /// The response, its `type` being `type_base` and the slug of the kind. The [`ProblemKind`] is in
-    /// its extensions.
+    /// its extensions, and what it [says](ProblemKind::knowledge) of an operation that passes it on.
     #[must_use]
     pub fn into_response(self, type_base: &str) -> Response<Bytes> {
         let status = self.kind.status();
@@ -165,6 +165,7 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
         response.extensions_mut().insert(self.kind);
+        response.extensions_mut().insert(self.kind.knowledge());
         response
     }
 
@@ -184,6 +185,7 @@ impl Problem {
             headers.insert("grpc-retry-pushback-ms", HeaderValue::from(delay));
         }
         response.extensions_mut().insert(self.kind);
+        response.extensions_mut().insert(self.kind.knowledge());
         response
     }
 }

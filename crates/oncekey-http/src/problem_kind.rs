@@ -1,6 +1,9 @@
 //! The kinds of refusals, each with its names, its statuses and its words: [`ProblemKind`].
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+
+use crate::{DEFAULT_TYPE_BASE, Knowledge};
 
 /// Why a request got no answer of its own. [`problems`](crate::problems) says of each what a client
 /// should do.
@@ -102,6 +105,56 @@ impl ProblemKind {
     #[must_use]
     pub const fn title(self) -> &'static str {
         self.describe().3
+    }
+
+    /// What it says of an operation that passes it on as its own answer, having asked somebody who gave
+    /// it: whether a duplicate may get it, too.
+    ///
+    /// Those that stay true are answers, and [`Done`](Knowledge::Done). All others are
+    /// [`Unknown`](Knowledge::Unknown): who was asked may have done nothing just now, but what the operation
+    /// did before it asked, the problem cannot say.
+    #[must_use]
+    pub const fn knowledge(self) -> Knowledge {
+        match self {
+            Self::KeyMissing
+            | Self::KeyMalformed
+            | Self::BodyTooLarge
+            | Self::KeyReused
+            | Self::ResultRetired
+            | Self::ResultNotKept => Knowledge::Done,
+            Self::NoPrincipal
+            | Self::BodyIncomplete
+            | Self::InProgress
+            | Self::Interrupted
+            | Self::OutcomeUnknown
+            | Self::ResultUnreadable
+            | Self::Unrecorded
+            | Self::LeaseLost
+            | Self::StepUnsaved
+            | Self::StepUnreadable
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::StoreFailed
+            | Self::Overloaded
+            | Self::TooManyRequests
+            | Self::ShuttingDown => Knowledge::Unknown,
+        }
+    }
+
+    /// The kind of a problem document that came over a network; `None` if it is none of these.
+    ///
+    /// Its `type` has to begin with `type_base`, or with the one that is the default.
+    #[must_use]
+    pub fn of_document(headers: &HeaderMap, body: &[u8], type_base: &str) -> Option<Self> {
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = content_type.split(';').next()?.trim();
+        if !media_type.eq_ignore_ascii_case("application/problem+json") {
+            return None;
+        }
+        let document: Value = serde_json::from_slice(body).ok()?;
+        let uri = document.get("type")?.as_str()?;
+        let slug = uri.strip_prefix(type_base).or_else(|| uri.strip_prefix(DEFAULT_TYPE_BASE))?;
+        Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
     }
 
     /// What to tell the client, unless there is more to say.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
 use oncekey::{Fingerprint, FingerprintBuilder, Idempotency};
-use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, RequestFingerprint};
+use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, ProblemKind, RequestFingerprint};
 
 use crate::executor::Executor;
 use crate::in_flight::InFlight;
@@ -51,24 +51,51 @@ impl Config {
         builder.part("body", body).finish()
     }
 
-    /// What the head of a response says of the effect; `None` if only its trailers do.
-    pub(crate) fn known_by_head(&self, parts: &response::Parts) -> Option<Knowledge> {
+    /// What the head of a response says of the effect.
+    pub(crate) fn known_by_head(&self, parts: &response::Parts) -> Known {
         if let Some(known) = parts.extensions.get() {
-            return Some(*known);
+            return Known::Told(*known);
         }
         if let Some(classify) = &self.classifier {
-            return Some(classify(parts));
+            return Known::Told(classify(parts));
         }
         if self.grpc && parts.status == StatusCode::OK {
-            return Knowledge::by_grpc_status(&parts.headers);
+            return Knowledge::by_grpc_status(&parts.headers)
+                .map_or(Known::ByTrailers, Known::Guessed);
         }
-        Some(Knowledge::by_status(parts.status))
+        Known::Guessed(Knowledge::by_head(parts))
     }
 
-    /// What the trailers say, where the head did not. A call without any status was broken off.
-    pub(crate) fn known_by_trailers(trailers: Option<&HeaderMap>) -> Knowledge {
-        trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
+    /// What the whole of a response says, whose head said `known`.
+    pub(crate) fn known_by_all(
+        &self,
+        known: Known,
+        headers: &HeaderMap,
+        body: &[u8],
+        trailers: Option<&HeaderMap>,
+    ) -> Knowledge {
+        match known {
+            Known::Told(known) => known,
+            // Perhaps a problem of somebody whom the handler has asked.
+            Known::Guessed(known) => ProblemKind::of_document(headers, body, &self.type_base)
+                .map_or(known, ProblemKind::knowledge),
+            // A call without any status was broken off.
+            Known::ByTrailers => {
+                trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
+            }
+        }
     }
+}
+
+/// What is known of an effect before the body behind it was read.
+#[derive(Clone, Copy)]
+pub(crate) enum Known {
+    /// Somebody said so.
+    Told(Knowledge),
+    /// By the head alone.
+    Guessed(Knowledge),
+    /// The trailers will say.
+    ByTrailers,
 }
 
 impl fmt::Debug for Config {

@@ -30,7 +30,7 @@ use crate::service::IdempotencyService;
 /// | [`with_max_in_flight`](Self::with_max_in_flight) | 4,096 | more are refused with 503 |
 /// | [`with_max_in_flight_per_principal`](Self::with_max_in_flight_per_principal) | no limit | more are refused with 429 |
 /// | [`with_kept_headers`](Self::with_kept_headers) | see [`KeptHeaders`] | what a replay has |
-/// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_status`] | what a response means |
+/// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_head`] | what a response means |
 /// | [`with_replay_header`](Self::with_replay_header) | `Idempotent-Replayed` | what marks a replay |
 /// | [`with_fingerprint`](Self::with_fingerprint) | SHA-256 | how requests are digested |
 /// | [`with_grpc`](Self::with_grpc) | HTTP | unary calls of gRPC |
@@ -214,7 +214,7 @@ impl IdempotencyLayer {
     /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
     ///     // What the handlers of this service answer before they touch anything.
     ///     503 => Knowledge::NotStarted,
-    ///     _ => Knowledge::by_status(response.status),
+    ///     _ => Knowledge::by_head(response),
     /// });
     /// # let _ = layer;
     /// # }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use crate::body::{Collected, RequestBody, ResponseBody, collect};
-use crate::config::Config;
+use crate::config::{Config, Known};
 use crate::executor::Executor;
 use crate::in_flight::Place;
 
@@ -178,23 +178,22 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
     let known = config.known_by_head(&parts);
     let untouched = |body| ResponseBody::untouched(body);
     match known {
-        Some(Knowledge::NotStarted) => {
+        Known::ByTrailers => {}
+        Known::Told(Knowledge::NotStarted) | Known::Guessed(Knowledge::NotStarted) => {
             return Judged::NotStarted(Response::from_parts(parts, untouched(body)));
         }
-        Some(Knowledge::Unknown) => {
+        Known::Told(Knowledge::Unknown) | Known::Guessed(Knowledge::Unknown) => {
             return Judged::Unknown(Response::from_parts(parts, untouched(body)));
         }
-        Some(Knowledge::Done) if !is_endless(&parts) => {}
-        // The trailers will say.
-        None => {}
-        Some(_) => {
+        Known::Told(Knowledge::Done) | Known::Guessed(Knowledge::Done) if !is_endless(&parts) => {}
+        Known::Told(_) | Known::Guessed(_) => {
             let response = Response::from_parts(parts, untouched(body));
             return Judged::Done { stored: None, response };
         }
     }
     match collect(body, config.max_response_body).await {
         Collected::Whole { data, trailers } => {
-            let known = known.unwrap_or_else(|| Config::known_by_trailers(trailers.as_ref()));
+            let known = config.known_by_all(known, &parts.headers, &data, trailers.as_ref());
             let stored = || {
                 let (headers, trailing) = (&config.kept_headers, &config.kept_trailers);
                 let trailers = trailers.as_ref();
@@ -217,8 +216,8 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
             let response = Response::from_parts(parts, ResponseBody::failed(start, error));
             match known {
                 // Done, the head has said so; only the telling failed.
-                Some(_) => Judged::Done { stored: None, response },
-                None => Judged::Unknown(response),
+                Known::Told(_) | Known::Guessed(_) => Judged::Done { stored: None, response },
+                Known::ByTrailers => Judged::Unknown(response),
             }
         }
     }

@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::Idempotency;
 use oncekey_memory::MemoryStore;
+use oncekey_tower::oncekey_http::Knowledge;
 use oncekey_tower::{IdempotencyLayer, Principal, RequestBody, ResponseBody};
 use tokio::sync::Semaphore;
 use tower::util::BoxCloneSyncService;
@@ -48,6 +49,13 @@ fn no_message(status: &'static str) -> Reply {
     let body = Full::default().boxed_unsync();
     let response = Response::builder().header("content-type", "application/grpc");
     response.header("grpc-status", status).body(body).unwrap()
+}
+
+/// As a handler answers that knows.
+fn marked(knowledge: Knowledge) -> Reply {
+    let mut reply = no_message("16");
+    reply.extensions_mut().insert(knowledge);
+    reply
 }
 
 /// A service that answers with what `reply` makes of the number of the call, and the count of calls.
@@ -123,11 +131,12 @@ async fn a_replay_has_the_message_and_the_trailers() {
 async fn the_status_says_what_is_known() {
     // (reply, status of the retry, whether it ran)
     type Case = (fn() -> Reply, &'static str, bool);
-    let table: [Case; 7] = [
+    let table: [Case; 8] = [
         (|| no_message("9"), "9", false),
         (|| message("", "9"), "9", false),
-        (|| no_message("16"), "0", true),
-        (|| message("", "16"), "0", true),
+        (|| no_message("16"), "9", false),
+        (|| message("", "16"), "9", false),
+        (|| marked(Knowledge::NotStarted), "0", true),
         (|| no_message("14"), "9", false),
         (|| message("", "13"), "9", false),
         (|| message("", "not a number"), "9", false),
