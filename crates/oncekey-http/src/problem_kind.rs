@@ -18,6 +18,8 @@ pub enum ProblemKind {
     NoPrincipal,
     /// The body ended before it was complete.
     BodyIncomplete,
+    /// The body did not arrive in time.
+    BodyTooSlow,
     /// The body is larger than the service takes.
     BodyTooLarge,
     /// The same request is being worked on.
@@ -63,6 +65,7 @@ impl ProblemKind {
         Self::KeyMalformed,
         Self::NoPrincipal,
         Self::BodyIncomplete,
+        Self::BodyTooSlow,
         Self::BodyTooLarge,
         Self::InProgress,
         Self::KeyReused,
@@ -124,6 +127,7 @@ impl ProblemKind {
             | Self::ResultNotKept => Knowledge::Done,
             Self::NoPrincipal
             | Self::BodyIncomplete
+            | Self::BodyTooSlow
             | Self::InProgress
             | Self::Interrupted
             | Self::OutcomeUnknown
@@ -191,6 +195,13 @@ impl ProblemKind {
                 3,
                 "The body is incomplete",
                 "The body ended before it was complete, and nothing was done; retry with the same key.",
+            ),
+            Self::BodyTooSlow => (
+                "body-too-slow",
+                StatusCode::REQUEST_TIMEOUT,
+                4,
+                "The body did not arrive in time",
+                "The body took too long to arrive, and nothing was done; retry with the same key.",
             ),
             Self::BodyTooLarge => (
                 "body-too-large",

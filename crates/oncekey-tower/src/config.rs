@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
 use oncekey::{Fingerprint, FingerprintBuilder, Idempotency};
 use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, ProblemKind, RequestFingerprint};
 
+use crate::body::Limits;
 use crate::executor::Executor;
 use crate::in_flight::InFlight;
 use crate::principal::Principal;
@@ -22,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) key_required: bool,
     pub(crate) max_request_body: usize,
     pub(crate) max_response_body: usize,
+    pub(crate) request_body_timeout: Duration,
+    pub(crate) response_body_timeout: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) max_in_flight_each: Option<usize>,
     pub(crate) in_flight: InFlight,
@@ -43,6 +47,16 @@ pub(crate) type Classifier = dyn Fn(&response::Parts) -> Knowledge + Send + Sync
 pub(crate) type OnProblem = dyn Fn(&str, &Problem) + Send + Sync;
 
 impl Config {
+    pub(crate) fn request_limits(&self) -> Limits<'_> {
+        let timer = &**self.idempotency.time();
+        Limits { bytes: self.max_request_body, time: self.request_body_timeout, timer }
+    }
+
+    pub(crate) fn response_limits(&self) -> Limits<'_> {
+        let timer = &**self.idempotency.time();
+        Limits { bytes: self.max_response_body, time: self.response_body_timeout, timer }
+    }
+
     pub(crate) fn fingerprint(&self, parts: &request::Parts, body: &[u8]) -> Fingerprint {
         let mut builder = self.fingerprint.head(&parts.method, &parts.uri, &parts.headers);
         if let Some(add) = &self.fingerprint_parts {
@@ -107,6 +121,8 @@ impl fmt::Debug for Config {
             .field("key_required", &self.key_required)
             .field("max_request_body", &self.max_request_body)
             .field("max_response_body", &self.max_response_body)
+            .field("request_body_timeout", &self.request_body_timeout)
+            .field("response_body_timeout", &self.response_body_timeout)
             .field("max_in_flight", &self.max_in_flight)
             .field("kept_headers", &self.kept_headers)
             .field("grpc", &self.grpc)
