@@ -180,3 +180,24 @@ async fn a_message_that_is_too_large_counts_as_done() {
     assert_eq!(call(&service, "k", "100").await.status, "6", "ALREADY_EXISTS");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn refusals_at_the_door_are_status_codes() {
+    let nobody = Principal::from_fn(|_| None);
+    let layer = |principal| IdempotencyLayer::new(at_most_once(), principal).with_grpc();
+    let closed = layer(Principal::single_tenant());
+    closed.in_flight().close();
+    let full = layer(Principal::single_tenant()).with_max_in_flight(0);
+    let small = layer(Principal::single_tenant()).with_max_request_body(2);
+    for (layer, code) in [(layer(nobody), "7"), (closed, "14"), (full, "14"), (small, "8")] {
+        let handler = tower::service_fn(async |_: Request<RequestBody<Full<Bytes>>>| {
+            Ok::<_, Infallible>(message("it ran", "0"))
+        });
+        let request = Request::post("/pay.Payments/Charge").header("idempotency-key", "k");
+        let request = request.body(Full::from("100")).unwrap();
+        let refused = layer.layer(handler).oneshot(request).await.unwrap();
+        assert_eq!(refused.headers()["grpc-status"], code);
+        assert_eq!(refused.status(), 200);
+        assert_eq!(refused.headers()["content-type"], "application/grpc");
+    }
+}
