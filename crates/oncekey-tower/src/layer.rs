@@ -152,8 +152,8 @@ impl IdempotencyLayer {
         self.set(|config| config.max_response_body = bytes)
     }
 
-    /// The longest that the body of a request with a key may take to arrive, from when it is first waited
-    /// for. Nothing has run by then: it is refused with 408.
+    /// The longest that the whole body of a request with a key may take to arrive, from when it is first
+    /// waited for. Nothing has run by then: it is refused with 408.
     ///
     /// Meanwhile it has one of the places of [`with_max_in_flight`](Self::with_max_in_flight), and a
     /// [drain](InFlight::drain) waits for it. Time is that of the [`timer`](Idempotency::timer) of the engine.
@@ -161,7 +161,8 @@ impl IdempotencyLayer {
         self.set(|config| config.request_body_timeout = timeout)
     }
 
-    /// The longest that a response body is read before it is given on, from when it is first waited for.
+    /// The longest that a response body is read before it is given on, from when it is first waited for: all
+    /// of it, not the time between two frames.
     ///
     /// One that takes longer, as a stream does that nothing else shows to be one, is passed on: what was
     /// read, and the rest as it comes. It is recorded as done, and duplicates are told with 410 that it
