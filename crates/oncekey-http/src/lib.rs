@@ -8,6 +8,7 @@
 //! | digest the request | [`RequestFingerprint`] |
 //! | say what is known of the effect | [`Knowledge`] |
 //! | keep the response | [`StoredResponse`], [`KeptHeaders`] |
+//! | understand a refusal that is passed on | [`ProblemKind::of_document`], [`ProblemKind::knowledge`] |
 //! | refuse | [`Problem`], [`ProblemKind`]; for clients: [`problems`] |
 //! | what the draft asks for, and where it is met | [`draft`] |
 #![forbid(unsafe_code)]

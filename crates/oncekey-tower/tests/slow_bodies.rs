@@ -265,6 +265,26 @@ async fn trailers_are_the_end() {
     assert_eq!(server.calls.load(Ordering::SeqCst), 1);
 }
 
+/// By the thread of the library, which is what engines use unless told otherwise.
+#[tokio::test]
+async fn the_timer_need_not_be_that_of_tokio() {
+    let limit = Duration::from_millis(10);
+    let idempotency = Idempotency::at_most_once(MemoryStore::new());
+    let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant())
+        .with_request_body_timeout(limit)
+        .with_response_body_timeout(limit);
+    let endless = || reply("text/plain", data("one").chain(stream::pending()).boxed());
+    let server = serve(layer, endless);
+
+    let stalled = server.send(body(data("100").chain(stream::pending()).boxed())).await;
+    assert_eq!(stalled.status(), 408);
+    let mut first = server.ask().await;
+    assert_eq!(first_frame(&mut first).await, "one");
+    assert_eq!(server.ask().await.status(), 410);
+    server.in_flight.drain().await;
+    assert_eq!(server.calls.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_kept_is_not_read() {
     // Neither for what it says, nor within any time.
