@@ -247,8 +247,8 @@ impl IdempotencyLayer {
     /// # use oncekey_tower::{IdempotencyLayer, oncekey_http::Knowledge};
     /// # fn example(layer: IdempotencyLayer) {
     /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
-    ///     // What the handlers of this service answer before they touch anything.
-    ///     503 => Knowledge::NotStarted,
+    ///     // What the handlers of this service answer before they touch anything, and pass on of nobody.
+    ///     401 | 503 => Knowledge::NotStarted,
     ///     _ => Knowledge::by_head(response),
     /// });
     /// # let _ = layer;
