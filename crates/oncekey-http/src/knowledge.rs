@@ -1,6 +1,8 @@
 //! What a response says of the effect behind it: [`Knowledge`].
 
-use http::{HeaderMap, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, StatusCode, header, response};
+
+use crate::{IDEMPOTENCY_PROBLEM, ProblemKind};
 
 /// What is known of an operation that has answered.
 ///
@@ -86,9 +88,15 @@ impl Knowledge {
 
     /// What the `grpc-status` in `trailers` (or in the headers of a response that has no message) says;
     /// `None` if there is none that can be read.
+    ///
+    /// Beside an error, `idempotency-problem` says more: a handler that passes on the status of another
+    /// service passes it on, too.
     #[must_use]
     pub fn by_grpc_status(trailers: &HeaderMap) -> Option<Self> {
-        let status = trailers.get("grpc-status")?.to_str().ok()?;
-        status.parse().ok().map(Self::by_grpc_code)
+        let text = |name| trailers.get(name)?.to_str().ok();
+        let code = text(HeaderName::from_static("grpc-status"))?.parse().ok()?;
+        let problem = text(IDEMPOTENCY_PROBLEM).filter(|_| code != 0);
+        let problem = problem.and_then(ProblemKind::of_slug);
+        Some(problem.map_or_else(|| Self::by_grpc_code(code), ProblemKind::knowledge))
     }
 }

@@ -158,6 +158,11 @@ impl ProblemKind {
         let document: Value = serde_json::from_slice(body).ok()?;
         let uri = document.get("type")?.as_str()?;
         let slug = uri.strip_prefix(type_base).or_else(|| uri.strip_prefix(DEFAULT_TYPE_BASE))?;
+        Self::of_slug(slug)
+    }
+
+    /// The kind that has this name.
+    pub(crate) fn of_slug(slug: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
     }
 

@@ -216,6 +216,25 @@ fn a_problem_that_is_passed_on_says_what_it_means() {
     }
 }
 
+/// A client of gRPC gets a status and metadata, and a handler that passes the status on passes both on.
+#[test]
+fn a_problem_that_came_by_grpc_is_recognised() {
+    for &kind in ProblemKind::ALL {
+        let response = Problem::new(kind).into_grpc_response();
+        assert_eq!(response.headers()["idempotency-problem"], kind.slug());
+        assert_eq!(Knowledge::by_grpc_status(response.headers()), Some(kind.knowledge()));
+    }
+    let of = |slug: &'static str, status: &'static str| {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("idempotency-problem", slug.parse().unwrap());
+        trailers.insert("grpc-status", status.parse().unwrap());
+        Knowledge::by_grpc_status(&trailers)
+    };
+    // Of another kind than this build knows, or of somebody else.
+    assert_eq!(of("something-else", "9"), Some(Knowledge::Done));
+    assert_eq!(of("interrupted", "0"), Some(Knowledge::Done), "no problem at all");
+}
+
 #[test]
 fn a_problem_that_came_over_a_network_is_recognised() {
     let base = "https://example.com/problems/";

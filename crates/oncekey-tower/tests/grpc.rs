@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::Idempotency;
 use oncekey_memory::MemoryStore;
-use oncekey_tower::oncekey_http::Knowledge;
+use oncekey_tower::oncekey_http::{Knowledge, Problem, ProblemKind};
 use oncekey_tower::{IdempotencyLayer, Principal, RequestBody, ResponseBody};
 use tokio::sync::Semaphore;
 use tower::util::BoxCloneSyncService;
@@ -147,6 +147,26 @@ async fn the_status_says_what_is_known() {
         call(&service, "k", "100").await;
         assert_eq!(call(&service, "k", "100").await.status, retry, "row {number}");
         assert_eq!(calls.load(Ordering::SeqCst) == 2, ran, "row {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_of_others_is_kept_only_if_it_is_final() {
+    for &kind in ProblemKind::ALL {
+        // As it comes from a client of another service: what was in memory is lost.
+        let pass_on = move |call| {
+            let (parts, body) = Problem::new(kind).into_grpc_response().into_parts();
+            let mut reply = Response::new(Full::new(body).boxed_unsync());
+            *reply.headers_mut() = parts.headers;
+            if call == 1 { reply } else { message("receipt", "0") }
+        };
+        let engine = Idempotency::at_least_once(MemoryStore::new());
+        let (service, calls) = service(engine, 1 << 20, open(), pass_on);
+        call(&service, "k", "100").await;
+        let again = call(&service, "k", "100").await;
+        let is_final = kind.knowledge() == Knowledge::Done;
+        assert_eq!(again.replayed, is_final, "{kind:?}");
+        assert_eq!(calls.load(Ordering::SeqCst) == 1, is_final, "{kind:?}");
     }
 }
 
