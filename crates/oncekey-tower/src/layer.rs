@@ -173,7 +173,7 @@ impl IdempotencyLayer {
     /// Streams of well-known types (`text/event-stream`, `application/x-ndjson`,
     /// `multipart/x-mixed-replace` and their likes) whose length is not known are passed on at once. A handler
     /// that answers with another one spares its client the wait by
-    /// [`DoneNotKept`](Knowledge::DoneNotKept).
+    /// [`DoneNotKept`](Knowledge::DoneNotKept), and has one kept that ends by [`Done`](Knowledge::Done).
     pub fn with_response_body_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.response_body_timeout = timeout)
     }

@@ -2,6 +2,7 @@
 
 use http::{header, response};
 use http_body::Body;
+use oncekey_http::Knowledge;
 
 /// Types of what goes on until somebody leaves. Other streams are found out by their taking too long.
 const TYPES: [&str; 13] = [
@@ -20,9 +21,12 @@ const TYPES: [&str; 13] = [
     "application/vnd.amazon.eventstream",
 ];
 
-/// By its type, unless it is of a known length, and so has an end.
+/// By its type, unless it is of a known length, and so has an end, or its handler wants it kept.
 pub(crate) fn is_stream(parts: &response::Parts, body: &impl Body) -> bool {
     let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let media_type = content_type.and_then(|it| it.split(';').next()).unwrap_or_default().trim();
-    body.size_hint().exact().is_none() && TYPES.iter().any(|it| it.eq_ignore_ascii_case(media_type))
+    let is_to_be_kept = parts.extensions.get() == Some(&Knowledge::Done);
+    !is_to_be_kept
+        && body.size_hint().exact().is_none()
+        && TYPES.iter().any(|it| it.eq_ignore_ascii_case(media_type))
 }

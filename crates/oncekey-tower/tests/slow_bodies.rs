@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::Idempotency;
 use oncekey::runtime::TokioTimer;
 use oncekey_memory::MemoryStore;
+use oncekey_tower::oncekey_http::Knowledge;
 use oncekey_tower::{IdempotencyLayer, InFlight, Principal, ResponseBody};
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
@@ -227,6 +228,21 @@ async fn what_is_of_a_known_length_is_no_stream() {
     let again = server.ask().await;
     assert!(again.headers().contains_key("idempotent-replayed"));
     assert_eq!(text(again).await, "{}\n{}\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_kept_if_its_handler_says_so() {
+    let lines = || {
+        let lines = data("{}\n").chain(after(3, data("{}\n"))).boxed();
+        let mut reply = reply("application/x-ndjson", lines);
+        reply.extensions_mut().insert(Knowledge::Done);
+        reply
+    };
+    let server = serve(layer(), lines);
+    for _ in 0..2 {
+        assert_eq!(text(server.ask().await).await, "{}\n{}\n");
+    }
+    assert_eq!(server.calls.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
