@@ -136,6 +136,7 @@ fn whole_request(key: &str, body: &str) -> Vec<u8> {
 async fn misbehave(server: SocketAddr, key: String, plan: &'static str, mut random: Random) {
     let body = if random.below(6) == 0 { "another plan" } else { plan };
     let mut bytes = whole_request(&key, body);
+    let mut stays = false;
     match random.below(4) {
         // Hangs up, or sends no more, somewhere.
         0 => bytes.truncate(random.below(bytes.len() as u64) as usize),
@@ -144,14 +145,24 @@ async fn misbehave(server: SocketAddr, key: String, plan: &'static str, mut rand
             let at = random.below(bytes.len() as u64) as usize;
             bytes[at] = random.below(256) as u8;
         }
-        _ => {}
+        _ => stays = random.below(2) == 0,
     }
     let mut stream = TcpStream::connect(server).await.unwrap();
     // Who is refused early may find the connection closed.
     let _ = stream.write_all(&bytes).await;
     let patience = Duration::from_micros(random.below(4) * random.below(8_000));
+    let read = read_answer(&mut stream, body);
+    let _ = if stays { Ok(read.await) } else { tokio::time::timeout(patience, read).await };
+}
+
+/// To its end, if it has one.
+async fn read_answer(stream: &mut TcpStream, plan: &str) -> String {
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await;
+    let ends = !["endless", "stalls"].contains(&plan);
+    while (ends || !answer.windows(7).any(|it| it == b"receipt"))
+        && matches!(stream.read_buf(&mut answer).await, Ok(1..))
+    {}
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// What a client gets that asks until there is an answer.
@@ -159,18 +170,13 @@ async fn settle(server: SocketAddr, key: &str, plan: &str) -> String {
     loop {
         let mut stream = TcpStream::connect(server).await.unwrap();
         stream.write_all(&whole_request(key, plan)).await.unwrap();
-        let mut answer = Vec::new();
-        // To its end, if it has one.
-        let ends = !["endless", "stalls"].contains(&plan);
-        while (ends || !answer.windows(7).any(|it| it == b"receipt"))
-            && matches!(stream.read_buf(&mut answer).await, Ok(1..))
-        {}
-        let answer = String::from_utf8(answer).unwrap();
+        let answer = read_answer(&mut stream, plan).await;
         // What a server has sent of a response that breaks off is up to it.
         let answered = answer.starts_with("HTTP/1.1 ") || plan == "breaks off";
         assert!(answered, "{plan}: no answer: {answer}");
-        let busy = answer.contains("#in-progress\"") || answer.contains(" 503 ");
-        if !busy {
+        // In progress, not started, or slow to arrive on a busy machine.
+        let not_yet = ["#in-progress\"", " 503 ", "#body-too-slow\""];
+        if !not_yet.iter().any(|it| answer.contains(it)) {
             return answer;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -217,8 +223,8 @@ async fn play(seed: u64) {
         assert_eq!(charges, u32::from(plan != "panic first"), "{shown}");
     }
     soon(in_flight.drain()).await;
-    // Clients that left had begun much, and most of it was looked at.
-    assert!(begun > 12 && settled > 12, "seed {seed}: {begun} begun, {settled} settled");
+    // There was something to be done twice, and to be found out.
+    assert!(begun > 6 && settled > 12, "seed {seed}: {begun} begun, {settled} settled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -99,7 +99,7 @@ async fn a_store_that_hangs_starts_nothing() {
 async fn a_client_whose_result_the_store_did_not_take_gets_it_once() {
     let (till, store) = (Till::open(), FaultyStore::default());
     store.set(|faults| faults.complete = Some(ErrorKind::Unavailable));
-    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_millis(50));
+    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_secs(1));
     let server = start(&till, idempotency).await;
 
     // It was charged, and is told so: it has no reason to ask again.
@@ -118,7 +118,8 @@ async fn a_client_whose_result_the_store_did_not_take_gets_it_once() {
 async fn a_store_that_hangs_at_the_end_keeps_nobody_for_ever() {
     let (till, store) = (Till::open(), FaultyStore::default());
     store.set(|faults| faults.delay_at_the_end = Duration::from_secs(3_600));
-    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_millis(50));
+    // Long enough for a busy machine to start the handler within it.
+    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_secs(1));
     let server = start(&till, idempotency).await;
 
     // For one lease it is tried to record the charge, and then its client is told of it.
@@ -145,7 +146,7 @@ async fn start_refusing(idempotency: Idempotency) -> SocketAddr {
 
 #[tokio::test]
 async fn a_release_that_the_store_did_not_take_is_an_interruption() {
-    let lease = Duration::from_millis(50);
+    let lease = Duration::from_secs(1);
     let store = FaultyStore::default();
     store.set(|faults| faults.abandon = Some(ErrorKind::Unavailable));
     let server = start_refusing(Idempotency::at_most_once(store).lease(lease)).await;
