@@ -79,9 +79,9 @@ async fn run(
         };
         request.extensions_mut().insert(attempt);
         let response = next.call(request).await.map_err(|error| Failure::Unknown(Err(error)))?;
-        let (response, stored) =
+        let (response, known, stored) =
             read(response).await.map_err(|error| Failure::Unknown(Err(error)))?;
-        match Knowledge::by_status(status(&response)) {
+        match known {
             Knowledge::Done => {
                 *slot = Some(response);
                 Ok(stored)
@@ -93,6 +93,12 @@ async fn run(
     let outcome = engine.run_bytes(key, fingerprint, handle).await;
     let answer = match (outcome, original) {
         (Ok(_), Some(original)) => return Ok(original),
+        // Done, and not recorded: whoever asked may know.
+        (Err(RunError::Unrecorded { error, .. }), Some(original))
+            if Problem::is_answered(&error) =>
+        {
+            return Ok(original);
+        }
         (Ok(outcome), None) => replay(outcome),
         (Err(RunError::NotStarted(answer) | RunError::Unknown(answer)), _) => return answer,
         (Err(error), _) => {
@@ -103,10 +109,10 @@ async fn run(
     Ok(request.into_response(answer))
 }
 
-/// The response with its body in memory, and what is stored of it.
+/// The response with its body in memory, what is known by it, and what is stored of it.
 async fn read(
     response: ServiceResponse<impl MessageBody + 'static>,
-) -> Result<(ServiceResponse, Bytes), Error> {
+) -> Result<(ServiceResponse, Knowledge, Bytes), Error> {
     let (request, response) = response.into_parts();
     let (head, body) = response.into_parts();
     let unreadable = |_| error::ErrorInternalServerError("the body broke off");
@@ -117,7 +123,8 @@ async fn read(
     let kept = KeptHeaders::new();
     let stored = StoredResponse::encode_kept(&parts, &body, None, &kept, &kept);
     let stored = stored.map_err(error::ErrorInternalServerError)?;
-    Ok((ServiceResponse::new(request, head.set_body(BoxBody::new(body))), stored))
+    let response = ServiceResponse::new(request, head.set_body(BoxBody::new(body)));
+    Ok((response, Knowledge::by_head(&parts), stored))
 }
 
 fn replay(outcome: Outcome<Bytes>) -> HttpResponse {
@@ -131,10 +138,6 @@ fn replay(outcome: Outcome<Bytes>) -> HttpResponse {
 
 fn refuse(problem: Problem) -> HttpResponse {
     old(problem.into_response(DEFAULT_TYPE_BASE))
-}
-
-fn status<B>(response: &ServiceResponse<B>) -> StatusCode {
-    StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn modern(headers: &ActixHeaders) -> HeaderMap {

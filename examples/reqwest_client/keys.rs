@@ -9,6 +9,7 @@
 //! | no answer: a timeout, a broken connection | the same | yes |
 //! | 409 with `Retry-After`: it is being worked on | the same | after that time |
 //! | 429, 502, 503, 504, 500, 408, 425 | the same | after `Retry-After`, or a growing pause |
+//! | 401, 403, no principal | the same | with valid credentials |
 //! | 409 without `Retry-After`: interrupted, outcome unknown | the same, kept | later, when it was found out |
 //! | 2xx | used up | no: it is done |
 //! | 402 and other refusals | used up | no: that is the answer |
@@ -151,7 +152,7 @@ impl Middleware for IdempotencyKeys {
 fn may_retry(answer: &Result<Response>) -> bool {
     match answer {
         Ok(response) => match response.status() {
-            StatusCode::CONFLICT => retry_after(response).is_some(),
+            StatusCode::CONFLICT => response.headers().contains_key(RETRY_AFTER),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 true
             }
@@ -163,6 +164,7 @@ fn may_retry(answer: &Result<Response>) -> bool {
     }
 }
 
+/// In seconds. A date, which is allowed as well, depends on two clocks; the growing pause is as good.
 fn retry_after(response: &Response) -> Option<u64> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }

@@ -128,6 +128,16 @@ async fn the_server_says_when_to_come_back() {
     assert_eq!(seconds, [2, 30], "and no longer than we are willing to wait");
 }
 
+/// It may be a date, too. That one is in progress, and not interrupted.
+#[tokio::test]
+async fn a_date_to_come_back_at_is_a_reason_to_come_back() {
+    let date = Some("Fri, 31 Dec 2999 23:59:59 GMT");
+    let server = Scripted::start(vec![(409, date), (201, None)]).await;
+    assert_eq!(server.post().await, 201);
+    let pauses = server.pauses.lock().unwrap().clone();
+    assert!(pauses.len() == 1 && pauses[0] < Duration::from_secs(1), "the usual pause: {pauses:?}");
+}
+
 #[tokio::test]
 async fn answers_are_not_asked_for_again() {
     for status in [200, 201, 204, 400, 402, 404, 409, 410, 413, 422, 501] {

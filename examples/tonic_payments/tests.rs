@@ -57,6 +57,7 @@ async fn a_key_of_another_call_is_an_invalid_argument() {
     client.charge("k", order("17", 100)).await.unwrap();
     let other = client.charge("k", order("17", 200)).await.unwrap_err();
     assert_eq!(other.code(), Code::InvalidArgument);
+    assert_eq!(other.metadata().get("idempotency-problem").unwrap(), "key-reused");
     let empty = client.charge("", order("18", 100)).await.unwrap_err();
     assert_eq!(empty.code(), Code::InvalidArgument);
     assert!(empty.message().contains("empty"), "{}", empty.message());

@@ -1,11 +1,16 @@
 //! What a response says of the effect behind it: [`Knowledge`].
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header, response};
+
+use crate::{IDEMPOTENCY_PROBLEM, ProblemKind};
 
 /// What is known of an operation that has answered.
 ///
 /// A handler that knows puts it into the extensions of its response, and that decides. For all others
-/// there are defaults: [`by_status`](Self::by_status) and [`by_grpc_code`](Self::by_grpc_code).
+/// there are defaults: [`by_head`](Self::by_head) and [`by_grpc_code`](Self::by_grpc_code). None of them ever
+/// says [`NotStarted`](Self::NotStarted): that would let a retry do it all again, and whoever sees only a status
+/// cannot know whether it is the handler's own, given before it did anything, or one that the handler passes
+/// on, of somebody whom it asked last.
 ///
 /// ```
 /// use http::{Response, StatusCode};
@@ -34,26 +39,37 @@ impl Knowledge {
     ///
     /// | status | is taken for | since |
     /// |---|---|---|
-    /// | 101 | done, not kept | what follows is no response |
-    /// | 1xx to 4xx, but for those below | done | an answer, also where it is no |
-    /// | 401, 421, 425 | not started | their definitions say that the request was not applied |
-    /// | 408 | unknown | layers that stop a handler in the middle answer with it |
-    /// | 429 | unknown | it may be passed on, of somebody asked after something was done |
+    /// | 2xx, 3xx | done | |
+    /// | 4xx, but for those below | done | an answer, also where it is no |
+    /// | 401, 407, 421, 425 | unknown | they are about one sending of a request, so they must not be replayed to another |
+    /// | 408, 499 | unknown | somebody stopped waiting in the middle |
+    /// | 429 | unknown | a temporary refusal |
     /// | 5xx | unknown | anything may have happened |
+    /// | 101 | done, not kept | what follows is no response |
+    /// | other 1xx | unknown | no final response |
     ///
-    /// A handler that answers 429 before it does anything says so by [`NotStarted`](Self::NotStarted). One that
-    /// passes on the 401 of somebody else after it did something has to say that, too.
+    /// So a handler's validation is kept as an answer (400, 404, 415, 422): the unchanged request would fail it
+    /// again, and a mended one is another request, which needs a key of its own. The draft asks for errors to
+    /// be replayed as successes are. Stripe saves no result where validation fails before the endpoint begins;
+    /// here, that is what is checked by a layer outside, before the key is claimed.
     #[must_use]
     pub fn by_status(status: StatusCode) -> Self {
-        match status {
-            StatusCode::SWITCHING_PROTOCOLS => Self::DoneNotKept,
-            StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST | StatusCode::TOO_EARLY => {
-                Self::NotStarted
-            }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Self::Unknown,
-            status if status.as_u16() < 500 => Self::Done,
+        match status.as_u16() {
+            101 => Self::DoneNotKept,
+            401 | 407 | 408 | 421 | 425 | 429 | 499 => Self::Unknown,
+            200..500 => Self::Done,
             _ => Self::Unknown,
         }
+    }
+
+    /// What the head of a response says if nobody knows better: as [`by_status`](Self::by_status), but a
+    /// refusal (4xx) with `Retry-After` is not final, and so unknown. A 409 in progress that a handler passes on
+    /// is one.
+    #[must_use]
+    pub fn by_head(head: &response::Parts) -> Self {
+        let temporary =
+            head.status.is_client_error() && head.headers.contains_key(header::RETRY_AFTER);
+        if temporary { Self::Unknown } else { Self::by_status(head.status) }
     }
 
     /// What a gRPC status code says if nobody knows better.
@@ -61,22 +77,26 @@ impl Knowledge {
     /// | code | is taken for |
     /// |---|---|
     /// | `OK`, `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`, `PERMISSION_DENIED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`, `UNIMPLEMENTED` | done |
-    /// | `UNAUTHENTICATED` | not started |
-    /// | all others | unknown |
+    /// | all others, also `UNAUTHENTICATED` | unknown |
     #[must_use]
     pub const fn by_grpc_code(code: u16) -> Self {
         match code {
             0 | 3 | 5 | 6 | 7 | 9 | 11 | 12 => Self::Done,
-            16 => Self::NotStarted,
             _ => Self::Unknown,
         }
     }
 
     /// What the `grpc-status` in `trailers` (or in the headers of a response that has no message) says;
     /// `None` if there is none that can be read.
+    ///
+    /// Beside an error, `idempotency-problem` says more: a handler that passes on the status of another
+    /// service passes it on, too.
     #[must_use]
     pub fn by_grpc_status(trailers: &HeaderMap) -> Option<Self> {
-        let status = trailers.get("grpc-status")?.to_str().ok()?;
-        status.parse().ok().map(Self::by_grpc_code)
+        let text = |name| trailers.get(name)?.to_str().ok();
+        let code = text(HeaderName::from_static("grpc-status"))?.parse().ok()?;
+        let problem = text(IDEMPOTENCY_PROBLEM).filter(|_| code != 0);
+        let problem = problem.and_then(ProblemKind::of_slug);
+        Some(problem.map_or_else(|| Self::by_grpc_code(code), ProblemKind::knowledge))
     }
 }

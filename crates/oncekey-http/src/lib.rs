@@ -8,6 +8,7 @@
 //! | digest the request | [`RequestFingerprint`] |
 //! | say what is known of the effect | [`Knowledge`] |
 //! | keep the response | [`StoredResponse`], [`KeptHeaders`] |
+//! | understand a refusal that is passed on | [`ProblemKind::of_document`], [`ProblemKind::knowledge`] |
 //! | refuse | [`Problem`], [`ProblemKind`]; for clients: [`problems`] |
 //! | what the draft asks for, and where it is met | [`draft`] |
 #![forbid(unsafe_code)]
@@ -40,3 +41,6 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 
 /// The response header that marks a replay, as `Idempotent-Replayed: true`.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The metadata of gRPC that carries the [slug](ProblemKind::slug) of a problem beside its status.
+pub const IDEMPOTENCY_PROBLEM: HeaderName = HeaderName::from_static("idempotency-problem");

@@ -9,7 +9,7 @@ use oncekey::store::{ErrorKind, StoreError};
 use oncekey::{RecordError, RunError};
 use serde_json::Value;
 
-use crate::{KeyHeaderError, ProblemKind};
+use crate::{IDEMPOTENCY_PROBLEM, KeyHeaderError, ProblemKind};
 
 /// What the `type` of every problem begins with, unless a service documents them itself. The
 /// [slug](ProblemKind::slug) follows. It leads to [`problems`](crate::problems).
@@ -143,7 +143,7 @@ impl Problem {
     }
 
     /// The response, its `type` being `type_base` and the slug of the kind. The [`ProblemKind`] is in
-    /// its extensions.
+    /// its extensions, and what it [says](ProblemKind::knowledge) of an operation that passes it on.
     #[must_use]
     pub fn into_response(self, type_base: &str) -> Response<Bytes> {
         let status = self.kind.status();
@@ -165,17 +165,19 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
         response.extensions_mut().insert(self.kind);
+        response.extensions_mut().insert(self.kind.knowledge());
         response
     }
 
-    /// The response in gRPC: a status without a message. When to retry is told as
-    /// `grpc-retry-pushback-ms`.
+    /// The response in gRPC: a status without a message, and the slug of the kind as `idempotency-problem`.
+    /// When to retry is told as `grpc-retry-pushback-ms`.
     #[must_use]
     pub fn into_grpc_response(self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(self.kind.grpc_code()));
+        headers.insert(IDEMPOTENCY_PROBLEM, HeaderValue::from_static(self.kind.slug()));
         if let Ok(message) = HeaderValue::try_from(percent_encoded(&self.detail)) {
             headers.insert("grpc-message", message);
         }
@@ -184,6 +186,7 @@ impl Problem {
             headers.insert("grpc-retry-pushback-ms", HeaderValue::from(delay));
         }
         response.extensions_mut().insert(self.kind);
+        response.extensions_mut().insert(self.kind.knowledge());
         response
     }
 }

@@ -1,6 +1,9 @@
 //! The kinds of refusals, each with its names, its statuses and its words: [`ProblemKind`].
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+
+use crate::{DEFAULT_TYPE_BASE, Knowledge};
 
 /// Why a request got no answer of its own. [`problems`](crate::problems) says of each what a client
 /// should do.
@@ -15,6 +18,8 @@ pub enum ProblemKind {
     NoPrincipal,
     /// The body ended before it was complete.
     BodyIncomplete,
+    /// The body did not arrive in time.
+    BodyTooSlow,
     /// The body is larger than the service takes.
     BodyTooLarge,
     /// The same request is being worked on.
@@ -60,6 +65,7 @@ impl ProblemKind {
         Self::KeyMalformed,
         Self::NoPrincipal,
         Self::BodyIncomplete,
+        Self::BodyTooSlow,
         Self::BodyTooLarge,
         Self::InProgress,
         Self::KeyReused,
@@ -104,6 +110,62 @@ impl ProblemKind {
         self.describe().3
     }
 
+    /// What it says of an operation that passes it on as its own answer, having asked somebody who gave
+    /// it: whether a duplicate may get it, too.
+    ///
+    /// Those that stay true are answers, and [`Done`](Knowledge::Done). All others are
+    /// [`Unknown`](Knowledge::Unknown): who was asked may have done nothing just now, but what the operation
+    /// did before it asked, the problem cannot say.
+    #[must_use]
+    pub const fn knowledge(self) -> Knowledge {
+        match self {
+            Self::KeyMissing
+            | Self::KeyMalformed
+            | Self::BodyTooLarge
+            | Self::KeyReused
+            | Self::ResultRetired
+            | Self::ResultNotKept => Knowledge::Done,
+            Self::NoPrincipal
+            | Self::BodyIncomplete
+            | Self::BodyTooSlow
+            | Self::InProgress
+            | Self::Interrupted
+            | Self::OutcomeUnknown
+            | Self::ResultUnreadable
+            | Self::Unrecorded
+            | Self::LeaseLost
+            | Self::StepUnsaved
+            | Self::StepUnreadable
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::StoreFailed
+            | Self::Overloaded
+            | Self::TooManyRequests
+            | Self::ShuttingDown => Knowledge::Unknown,
+        }
+    }
+
+    /// The kind of a problem document that came over a network; `None` if it is none of these.
+    ///
+    /// Its `type` has to begin with `type_base`, or with the one that is the default.
+    #[must_use]
+    pub fn of_document(headers: &HeaderMap, body: &[u8], type_base: &str) -> Option<Self> {
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = content_type.split(';').next()?.trim();
+        if !media_type.eq_ignore_ascii_case("application/problem+json") {
+            return None;
+        }
+        let document: Value = serde_json::from_slice(body).ok()?;
+        let uri = document.get("type")?.as_str()?;
+        let slug = uri.strip_prefix(type_base).or_else(|| uri.strip_prefix(DEFAULT_TYPE_BASE))?;
+        Self::of_slug(slug)
+    }
+
+    /// The kind that has this name.
+    pub(crate) fn of_slug(slug: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
+    }
+
     /// What to tell the client, unless there is more to say.
     pub(crate) const fn detail(self) -> &'static str {
         self.describe().4
@@ -138,6 +200,13 @@ impl ProblemKind {
                 3,
                 "The body is incomplete",
                 "The body ended before it was complete, and nothing was done; retry with the same key.",
+            ),
+            Self::BodyTooSlow => (
+                "body-too-slow",
+                StatusCode::REQUEST_TIMEOUT,
+                4,
+                "The body did not arrive in time",
+                "The body took too long to arrive, and nothing was done; retry with the same key.",
             ),
             Self::BodyTooLarge => (
                 "body-too-large",

@@ -155,16 +155,120 @@ fn nothing_stored_gets_into_a_problem() {
 #[test]
 fn a_status_says_what_its_definition_says() {
     let of = |status| Knowledge::by_status(StatusCode::from_u16(status).unwrap());
-    for status in [200, 201, 204, 303, 400, 402, 403, 404, 409, 410, 415, 422] {
+    for status in [200, 201, 202, 204, 303, 307, 400, 402, 403, 404, 409, 410, 415, 418, 422] {
         assert_eq!(of(status), Knowledge::Done, "{status}");
     }
-    for status in [401, 421, 425] {
-        assert_eq!(of(status), Knowledge::NotStarted, "{status}");
-    }
-    for status in [408, 429, 500, 501, 502, 503, 504, 599, 999] {
+    for status in [100, 103, 401, 407, 408, 421, 425, 429, 499, 500, 501, 502, 503, 504, 599, 999] {
         assert_eq!(of(status), Knowledge::Unknown, "{status}");
     }
     assert_eq!(of(101), Knowledge::DoneNotKept);
+}
+
+/// Every status can be passed on of somebody who was asked after something was done.
+#[test]
+fn no_status_alone_says_that_nothing_was_done() {
+    for status in 100..1000 {
+        let known = Knowledge::by_status(StatusCode::from_u16(status).unwrap());
+        assert_ne!(known, Knowledge::NotStarted, "{status}");
+    }
+    for code in 0..100 {
+        assert_ne!(Knowledge::by_grpc_code(code), Knowledge::NotStarted, "{code}");
+    }
+}
+
+#[test]
+fn a_refusal_that_asks_to_come_back_is_not_final() {
+    let of = |status: u16, retry_after: bool| {
+        let mut response = http::Response::builder().status(status);
+        if retry_after {
+            response = response.header("retry-after", "1");
+        }
+        Knowledge::by_head(&response.body(()).unwrap().into_parts().0)
+    };
+    for status in [400, 403, 404, 409, 413, 423, 429] {
+        assert_eq!(of(status, true), Knowledge::Unknown, "{status}");
+    }
+    // It is accepted, made, or elsewhere; come back for more.
+    for status in [200, 201, 202, 301, 303] {
+        assert_eq!(of(status, true), Knowledge::Done, "{status}");
+    }
+    assert_eq!(of(409, false), Knowledge::Done);
+    assert_eq!(of(101, true), Knowledge::DoneNotKept);
+    assert_eq!(of(503, true), Knowledge::Unknown);
+}
+
+#[test]
+fn a_problem_that_is_passed_on_says_what_it_means() {
+    for &kind in ProblemKind::ALL {
+        let known = match kind.slug() {
+            "key-missing" | "key-malformed" | "key-reused" | "body-too-large"
+            | "result-retired" | "result-not-kept" => Knowledge::Done,
+            _ => Knowledge::Unknown,
+        };
+        assert_eq!(kind.knowledge(), known, "{kind:?}");
+        let response = Problem::new(kind).into_response(DEFAULT_TYPE_BASE);
+        assert_eq!(response.extensions().get(), Some(&known), "{kind:?}");
+        let response = Problem::new(kind).into_grpc_response();
+        assert_eq!(response.extensions().get(), Some(&known), "{kind:?}");
+        // Temporary ones are never final.
+        let temporary = Problem::new(kind).retry_after().is_some();
+        assert!(!(temporary && known == Knowledge::Done), "{kind:?}");
+    }
+}
+
+/// A client of gRPC gets a status and metadata, and a handler that passes the status on passes both on.
+#[test]
+fn a_problem_that_came_by_grpc_is_recognised() {
+    for &kind in ProblemKind::ALL {
+        let response = Problem::new(kind).into_grpc_response();
+        assert_eq!(response.headers()["idempotency-problem"], kind.slug());
+        assert_eq!(Knowledge::by_grpc_status(response.headers()), Some(kind.knowledge()));
+    }
+    let of = |slug: &'static str, status: &'static str| {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("idempotency-problem", slug.parse().unwrap());
+        trailers.insert("grpc-status", status.parse().unwrap());
+        Knowledge::by_grpc_status(&trailers)
+    };
+    // Of another kind than this build knows, or of somebody else.
+    assert_eq!(of("something-else", "9"), Some(Knowledge::Done));
+    assert_eq!(of("interrupted", "0"), Some(Knowledge::Done), "no problem at all");
+}
+
+#[test]
+fn a_problem_that_came_over_a_network_is_recognised() {
+    let base = "https://example.com/problems/";
+    for &kind in ProblemKind::ALL {
+        let (parts, body) = Problem::new(kind).into_response(base).into_parts();
+        assert_eq!(ProblemKind::of_document(&parts.headers, &body, base), Some(kind));
+        // Of the one that documents them here, and of one that leaves that to us.
+        let (parts, body) = Problem::new(kind).into_response(DEFAULT_TYPE_BASE).into_parts();
+        assert_eq!(ProblemKind::of_document(&parts.headers, &body, base), Some(kind));
+    }
+    let of = |content_type: &'static str, body: &str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-type", content_type.parse().unwrap());
+        ProblemKind::of_document(&headers, body.as_bytes(), base)
+    };
+    let document = r#"{"title":"x","type":"https://example.com/problems/interrupted"}"#;
+    let kind = Some(ProblemKind::Interrupted);
+    assert_eq!(of("application/problem+json", document), kind);
+    assert_eq!(of("Application/Problem+JSON; charset=utf-8", document), kind);
+    for other in [
+        "",
+        "{",
+        "[]",
+        "null",
+        r#"{"type":1}"#,
+        r#"{"type":"about:blank"}"#,
+        r#"{"type":"https://example.com/problems/"}"#,
+        r#"{"type":"https://example.com/problems/interrupted/"}"#,
+        r#"{"type":"https://elsewhere.example.com/problems/interrupted"}"#,
+    ] {
+        assert_eq!(of("application/problem+json", other), None, "{other}");
+    }
+    assert_eq!(of("application/json", document), None);
+    assert_eq!(ProblemKind::of_document(&http::HeaderMap::new(), document.as_bytes(), base), None);
 }
 
 #[test]
@@ -177,8 +281,7 @@ fn a_grpc_status_says_what_its_code_says() {
     for code in ["0", "3", "5", "6", "7", "9", "11", "12"] {
         assert_eq!(of(code), Some(Knowledge::Done), "{code}");
     }
-    assert_eq!(of("16"), Some(Knowledge::NotStarted));
-    for code in ["1", "2", "4", "8", "10", "13", "14", "15", "17", "999"] {
+    for code in ["1", "2", "4", "8", "10", "13", "14", "15", "16", "17", "999"] {
         assert_eq!(of(code), Some(Knowledge::Unknown), "{code}");
     }
     assert_eq!(of("none"), None);

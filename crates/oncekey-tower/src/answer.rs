@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use http_body::Body;
-use oncekey_http::{Problem, ProblemKind, StoredResponse};
+use oncekey_http::{Knowledge, Problem, ProblemKind, StoredResponse};
 
 use crate::body::ResponseBody;
 use crate::config::Config;
@@ -28,6 +28,8 @@ impl Config {
         let (mut response, trailers) = stored.into_response();
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(self.replay_header.clone(), replayed);
+        // For a layer around this one, which may know the status only.
+        response.extensions_mut().insert(Knowledge::Done);
         response.map(|body| ResponseBody::read(body, trailers))
     }
 }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use oncekey::runtime::{Sleep, Timer};
 use pin_project_lite::pin_project;
 
 pin_project! {
@@ -82,7 +84,8 @@ impl<B> Kind<B> {
     }
 }
 
-type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+type Next<E> = Option<Result<Frame<Bytes>, E>>;
+type Polled<E> = Poll<Next<E>>;
 
 impl<B: Body<Data = Bytes>> Kind<B> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
@@ -193,38 +196,76 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
     }
 }
 
+/// How much of a body is read, and for how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits<'a> {
+    pub(crate) bytes: usize,
+    /// From when it is first waited for.
+    pub(crate) time: Duration,
+    pub(crate) timer: &'a dyn Timer,
+}
+
 /// What came of reading a body.
 pub(crate) enum Collected<B: Body> {
     Whole { data: Bytes, trailers: Option<HeaderMap> },
     TooLarge { start: Bytes, rest: Pin<Box<B>> },
+    TooSlow { start: Bytes, rest: Pin<Box<B>> },
     Failed { start: Bytes, error: B::Error },
 }
 
-/// Reads `body` to its end, or until it has more than `limit` bytes.
-pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limit: usize) -> Collected<B> {
+/// Reads `body` to its end, or as far as the limits allow.
+pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limits: Limits<'_>) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut start = Start::default();
-    if usize::try_from(body.size_hint().lower()).map_or(true, |lower| lower > limit) {
+    if usize::try_from(body.size_hint().lower()).map_or(true, |lower| lower > limits.bytes) {
         return Collected::TooLarge { start: Bytes::new(), rest: body };
     }
-    let mut trailers = None;
+    let mut alarm = None;
     while !body.is_end_stream() {
-        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Some(polled) = next_frame(body.as_mut(), &mut alarm, limits).await else {
+            return Collected::TooSlow { start: start.into_bytes(), rest: body };
+        };
+        match polled {
             None => break,
             Some(Err(error)) => return Collected::Failed { start: start.into_bytes(), error },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     start.push(data);
-                    if start.len() > limit {
+                    if start.len() > limits.bytes {
                         return Collected::TooLarge { start: start.into_bytes(), rest: body };
                     }
                 }
-                // Whatever else there may come to be is not for us.
-                Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
+                Err(frame) => {
+                    // Nothing follows trailers, whether or not the body says so. Whatever else there
+                    // may come to be is not for us.
+                    if let Ok(trailers) = frame.into_trailers() {
+                        let trailers = Some(trailers);
+                        return Collected::Whole { data: start.into_bytes(), trailers };
+                    }
+                }
             },
         }
     }
-    Collected::Whole { data: start.into_bytes(), trailers }
+    Collected::Whole { data: start.into_bytes(), trailers: None }
+}
+
+/// What `body` gives next; `None` if it is late. A body that is there already costs no timer.
+async fn next_frame<B: Body<Data = Bytes>>(
+    mut body: Pin<&mut B>,
+    alarm: &mut Option<Sleep>,
+    limits: Limits<'_>,
+) -> Option<Next<B::Error>> {
+    poll_fn(|cx| {
+        if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+            return Poll::Ready(Some(frame));
+        }
+        let alarm = alarm.get_or_insert_with(|| {
+            let Limits { time, timer, .. } = limits;
+            timer.sleep_until(timer.now().saturating_add(time))
+        });
+        alarm.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 /// What was read so far: one chunk as it is, which is what most bodies are, or several copied.

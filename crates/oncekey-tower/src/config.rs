@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
 use oncekey::{Fingerprint, FingerprintBuilder, Idempotency};
-use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, RequestFingerprint};
+use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, ProblemKind, RequestFingerprint};
 
+use crate::body::Limits;
 use crate::executor::Executor;
 use crate::in_flight::InFlight;
 use crate::principal::Principal;
@@ -22,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) key_required: bool,
     pub(crate) max_request_body: usize,
     pub(crate) max_response_body: usize,
+    pub(crate) request_body_timeout: Duration,
+    pub(crate) response_body_timeout: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) max_in_flight_each: Option<usize>,
     pub(crate) in_flight: InFlight,
@@ -43,6 +47,16 @@ pub(crate) type Classifier = dyn Fn(&response::Parts) -> Knowledge + Send + Sync
 pub(crate) type OnProblem = dyn Fn(&str, &Problem) + Send + Sync;
 
 impl Config {
+    pub(crate) fn request_limits(&self) -> Limits<'_> {
+        let timer = &**self.idempotency.time();
+        Limits { bytes: self.max_request_body, time: self.request_body_timeout, timer }
+    }
+
+    pub(crate) fn response_limits(&self) -> Limits<'_> {
+        let timer = &**self.idempotency.time();
+        Limits { bytes: self.max_response_body, time: self.response_body_timeout, timer }
+    }
+
     pub(crate) fn fingerprint(&self, parts: &request::Parts, body: &[u8]) -> Fingerprint {
         let mut builder = self.fingerprint.head(&parts.method, &parts.uri, &parts.headers);
         if let Some(add) = &self.fingerprint_parts {
@@ -51,24 +65,51 @@ impl Config {
         builder.part("body", body).finish()
     }
 
-    /// What the head of a response says of the effect; `None` if only its trailers do.
-    pub(crate) fn known_by_head(&self, parts: &response::Parts) -> Option<Knowledge> {
+    /// What the head of a response says of the effect.
+    pub(crate) fn known_by_head(&self, parts: &response::Parts) -> Known {
         if let Some(known) = parts.extensions.get() {
-            return Some(*known);
+            return Known::Told(*known);
         }
         if let Some(classify) = &self.classifier {
-            return Some(classify(parts));
+            return Known::Told(classify(parts));
         }
         if self.grpc && parts.status == StatusCode::OK {
-            return Knowledge::by_grpc_status(&parts.headers);
+            return Knowledge::by_grpc_status(&parts.headers)
+                .map_or(Known::ByTrailers, Known::Guessed);
         }
-        Some(Knowledge::by_status(parts.status))
+        Known::Guessed(Knowledge::by_head(parts))
     }
 
-    /// What the trailers say, where the head did not. A call without any status was broken off.
-    pub(crate) fn known_by_trailers(trailers: Option<&HeaderMap>) -> Knowledge {
-        trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
+    /// What the whole of a response says, whose head said `known`.
+    pub(crate) fn known_by_all(
+        &self,
+        known: Known,
+        headers: &HeaderMap,
+        body: &[u8],
+        trailers: Option<&HeaderMap>,
+    ) -> Knowledge {
+        match known {
+            Known::Told(known) => known,
+            // Perhaps a problem of somebody whom the handler has asked.
+            Known::Guessed(known) => ProblemKind::of_document(headers, body, &self.type_base)
+                .map_or(known, ProblemKind::knowledge),
+            // A call without any status was broken off.
+            Known::ByTrailers => {
+                trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
+            }
+        }
     }
+}
+
+/// What is known of an effect before the body behind it was read.
+#[derive(Clone, Copy)]
+pub(crate) enum Known {
+    /// Somebody said so.
+    Told(Knowledge),
+    /// By the head alone.
+    Guessed(Knowledge),
+    /// The trailers will say.
+    ByTrailers,
 }
 
 impl fmt::Debug for Config {
@@ -80,6 +121,8 @@ impl fmt::Debug for Config {
             .field("key_required", &self.key_required)
             .field("max_request_body", &self.max_request_body)
             .field("max_response_body", &self.max_response_body)
+            .field("request_body_timeout", &self.request_body_timeout)
+            .field("response_body_timeout", &self.response_body_timeout)
             .field("max_in_flight", &self.max_in_flight)
             .field("kept_headers", &self.kept_headers)
             .field("grpc", &self.grpc)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -28,14 +28,40 @@ pub struct InFlight {
 
 #[derive(Debug, Default)]
 struct Shared {
-    count: AtomicUsize,
-    closed: AtomicBool,
+    /// How many there are, and [`CLOSED`]: one number, so that who is refused never counts, not even for
+    /// a moment, and nobody gets in behind a drain.
+    state: AtomicUsize,
     idle: Notify,
     /// Only of layers that bound it.
     by_principal: Mutex<HashMap<Box<[u8]>, usize>>,
 }
 
+/// The bit of a layer that refuses new ones.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
 impl Shared {
+    fn enter(&self, max: usize) -> Result<(), NoPlace> {
+        let mut state = self.state.load(Ordering::SeqCst);
+        loop {
+            if state & CLOSED != 0 {
+                return Err(NoPlace::Closed);
+            }
+            if state >= max {
+                return Err(NoPlace::Full);
+            }
+            let entered = self.state.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+            match entered {
+                Ok(_) => return Ok(()),
+                Err(now) => state = now,
+            }
+        }
+    }
+
     fn by_principal(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, usize>> {
         self.by_principal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -45,14 +71,14 @@ impl InFlight {
     /// How many there are now.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.shared.count.load(Ordering::Acquire)
+        self.shared.state.load(Ordering::SeqCst) & !CLOSED
     }
 
     /// Refuses new ones from now on, with 503.
     ///
     /// For servers that cannot stop accepting requests before they drain.
     pub fn close(&self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.state.fetch_or(CLOSED, Ordering::SeqCst);
     }
 
     /// Waits until there are none. Cancel safe; it stops nothing.
@@ -70,18 +96,22 @@ impl InFlight {
 
     /// A place for one more, if there are fewer than `max`, and fewer than the quota of its principal.
     pub(crate) fn enter(&self, max: usize, quota: Option<Quota<'_>>) -> Result<Place, NoPlace> {
-        let before = self.shared.count.fetch_add(1, Ordering::SeqCst);
-        // Leaves again if it is dropped.
-        let mut place = Place { shared: Arc::clone(&self.shared), principal: None };
-        if self.shared.closed.load(Ordering::SeqCst) {
-            Err(NoPlace::Closed)
-        } else if before >= max {
-            Err(NoPlace::Full)
-        } else if quota.is_none_or(|quota| place.count_for(quota)) {
-            Ok(place)
-        } else {
-            Err(NoPlace::UsedUp)
+        let Some(Quota { principal, max: quota }) = quota else {
+            self.shared.enter(max)?;
+            return Ok(Place { shared: Arc::clone(&self.shared), principal: None });
+        };
+        // Held over both counts: who is refused by one does not count in the other.
+        let mut counts = self.shared.by_principal();
+        let count = counts.get(principal).copied().unwrap_or(0);
+        let is_closed = self.shared.state.load(Ordering::SeqCst) & CLOSED != 0;
+        if count >= quota && !is_closed {
+            return Err(NoPlace::UsedUp);
         }
+        self.shared.enter(max)?;
+        let principal: Box<[u8]> = principal.into();
+        counts.insert(principal.clone(), count + 1);
+        drop(counts);
+        Ok(Place { shared: Arc::clone(&self.shared), principal: Some(principal) })
     }
 }
 
@@ -105,21 +135,6 @@ pub(crate) struct Place {
     principal: Option<Box<[u8]>>,
 }
 
-impl Place {
-    fn count_for(&mut self, quota: Quota<'_>) -> bool {
-        let mut counts = self.shared.by_principal();
-        let count = counts.get(quota.principal).copied().unwrap_or(0);
-        if count >= quota.max {
-            return false;
-        }
-        let principal: Box<[u8]> = quota.principal.into();
-        counts.insert(principal.clone(), count + 1);
-        drop(counts);
-        self.principal = Some(principal);
-        true
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(principal) = self.principal.take() {
@@ -130,8 +145,99 @@ impl Drop for Place {
                 _ => drop(counts.remove(&principal)),
             }
         }
-        if self.shared.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if self.shared.state.fetch_sub(1, Ordering::SeqCst) & !CLOSED == 1 {
             self.shared.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
+
+    use futures::FutureExt;
+
+    use super::{InFlight, NoPlace, Quota};
+
+    /// Refuses all the time, on several threads, while somebody else comes and goes below the cap.
+    fn beside_a_crowd(in_flight: &InFlight, refused: impl Fn() -> bool + Sync, max: usize) {
+        let (over, turned_away) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        assert!(refused());
+                        turned_away.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            let mut seen = 0;
+            let mut let_in = 0;
+            // Until enough were turned away while somebody was being let in.
+            while seen < 20_000 {
+                let before = turned_away.load(Ordering::SeqCst);
+                let place = in_flight.enter(max, None);
+                if place.is_err() {
+                    break;
+                }
+                let_in += 1;
+                drop(place);
+                seen += turned_away.load(Ordering::SeqCst) - before;
+            }
+            over.store(true, Ordering::SeqCst);
+            assert!(seen >= 20_000, "refused below the cap, after {let_in} were let in");
+        });
+    }
+
+    #[test]
+    fn those_who_are_over_their_quota_take_no_place_of_others() {
+        let in_flight = InFlight::default();
+        let quota = || Some(Quota { principal: b"greedy", max: 1 });
+        let _held = in_flight.enter(2, quota()).ok().unwrap();
+        let refused = || in_flight.enter(2, quota()).is_err();
+        beside_a_crowd(&in_flight, refused, 2);
+        assert_eq!(in_flight.count(), 1);
+    }
+
+    #[test]
+    fn those_who_are_over_the_cap_take_no_place_of_others() {
+        let in_flight = InFlight::default();
+        let _held = in_flight.enter(1, None).ok().unwrap();
+        let refused = || in_flight.enter(1, None).is_err();
+        beside_a_crowd(&in_flight, refused, 2);
+        assert_eq!(in_flight.count(), 1);
+    }
+
+    #[test]
+    fn a_closed_one_still_counts_those_who_are_in() {
+        let in_flight = InFlight::default();
+        let place = in_flight.enter(usize::MAX, None).ok().unwrap();
+        in_flight.close();
+        in_flight.close();
+        let used_up = Some(Quota { principal: b"greedy", max: 0 });
+        for quota in [None, used_up] {
+            assert!(matches!(in_flight.enter(usize::MAX, quota), Err(NoPlace::Closed)));
+        }
+        assert_eq!(in_flight.count(), 1);
+        drop(place);
+        assert_eq!(in_flight.count(), 0);
+        assert!(in_flight.drain().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_quota_is_free_again() {
+        let in_flight = InFlight::default();
+        let quota = || Some(Quota { principal: b"greedy", max: 1 });
+        for _ in 0..2 {
+            let place = in_flight.enter(2, quota()).ok().unwrap();
+            assert!(matches!(in_flight.enter(2, quota()), Err(NoPlace::UsedUp)));
+            drop(place);
+        }
+        // Who finds no place has used up nothing.
+        let place = in_flight.enter(1, None).ok().unwrap();
+        assert!(matches!(in_flight.enter(1, quota()), Err(NoPlace::Full)));
+        drop(place);
+        assert!(in_flight.enter(1, quota()).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method, request, response};
 use oncekey::{FingerprintBuilder, Idempotency};
@@ -27,10 +28,12 @@ use crate::service::IdempotencyService;
 /// | [`with_key_header`](Self::with_key_header) | `Idempotency-Key`, lenient, 255 bytes | where the key is |
 /// | [`with_max_request_body`](Self::with_max_request_body) | 1 MiB | more is refused with 413 |
 /// | [`with_max_response_body`](Self::with_max_response_body) | 1 MiB | more is passed on and not kept |
+/// | [`with_request_body_timeout`](Self::with_request_body_timeout) | 60 s | a slower one is refused with 408 |
+/// | [`with_response_body_timeout`](Self::with_response_body_timeout) | 10 s | a slower one is passed on and not kept |
 /// | [`with_max_in_flight`](Self::with_max_in_flight) | 4,096 | more are refused with 503 |
 /// | [`with_max_in_flight_per_principal`](Self::with_max_in_flight_per_principal) | no limit | more are refused with 429 |
 /// | [`with_kept_headers`](Self::with_kept_headers) | see [`KeptHeaders`] | what a replay has |
-/// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_status`] | what a response means |
+/// | [`with_classifier`](Self::with_classifier) | [`Knowledge::by_head`] | what a response means |
 /// | [`with_replay_header`](Self::with_replay_header) | `Idempotent-Replayed` | what marks a replay |
 /// | [`with_fingerprint`](Self::with_fingerprint) | SHA-256 | how requests are digested |
 /// | [`with_grpc`](Self::with_grpc) | HTTP | unary calls of gRPC |
@@ -70,6 +73,10 @@ pub struct IdempotencyLayer {
 impl IdempotencyLayer {
     /// The default of both limits on bodies.
     pub const DEFAULT_MAX_BODY: usize = 1 << 20;
+    /// The default of [`with_request_body_timeout`](Self::with_request_body_timeout).
+    pub const DEFAULT_REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// The default of [`with_response_body_timeout`](Self::with_response_body_timeout).
+    pub const DEFAULT_RESPONSE_BODY_TIMEOUT: Duration = Duration::from_secs(10);
     /// The default of [`with_max_in_flight`](Self::with_max_in_flight).
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
 
@@ -84,6 +91,8 @@ impl IdempotencyLayer {
             key_required: false,
             max_request_body: Self::DEFAULT_MAX_BODY,
             max_response_body: Self::DEFAULT_MAX_BODY,
+            request_body_timeout: Self::DEFAULT_REQUEST_BODY_TIMEOUT,
+            response_body_timeout: Self::DEFAULT_RESPONSE_BODY_TIMEOUT,
             max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
             max_in_flight_each: None,
             in_flight: InFlight::default(),
@@ -102,7 +111,7 @@ impl IdempotencyLayer {
     }
 
     /// Names the operation: keys of different operations never meet, and observers of the engine get
-    /// the name as their label. 1 to 512 bytes.
+    /// the name as their label. 1 to 512 bytes: with another name, every request with a key is refused with 500.
     ///
     /// Within one operation, a key that is used for two paths is refused as reused. Give a name to each
     /// route, with a layer for each, where clients may use one key for several.
@@ -141,6 +150,32 @@ impl IdempotencyLayer {
     /// body together.
     pub fn with_max_response_body(self, bytes: usize) -> Self {
         self.set(|config| config.max_response_body = bytes)
+    }
+
+    /// The longest that the whole body of a request with a key may take to arrive, from when it is first
+    /// waited for. Nothing has run by then: it is refused with 408.
+    ///
+    /// Meanwhile it has one of the places of [`with_max_in_flight`](Self::with_max_in_flight), and a
+    /// [drain](InFlight::drain) waits for it. Time is that of the [`timer`](Idempotency::timer) of the engine.
+    pub fn with_request_body_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.request_body_timeout = timeout)
+    }
+
+    /// The longest that a response body is read before it is given on, from when it is first waited for: all
+    /// of it, not the time between two frames.
+    ///
+    /// One that takes longer, as a stream does that nothing else shows to be one, is passed on: what was
+    /// read, and the rest as it comes. It is recorded as done, and duplicates are told with 410 that it
+    /// is; in gRPC, where its trailers were to say what it means, its outcome is unknown. Until then,
+    /// its client gets nothing of it, the lease is renewed, duplicates meet a request in progress, and a
+    /// [drain](InFlight::drain) waits for it.
+    ///
+    /// Streams of well-known types (`text/event-stream`, `application/x-ndjson`,
+    /// `multipart/x-mixed-replace` and their likes) whose length is not known are passed on at once. A handler
+    /// that answers with another one spares its client the wait by
+    /// [`DoneNotKept`](Knowledge::DoneNotKept), and has one kept that ends by [`Done`](Knowledge::Done).
+    pub fn with_response_body_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.response_body_timeout = timeout)
     }
 
     /// The most requests with a key that are worked on at once, those that wait for a duplicate and those
@@ -212,9 +247,9 @@ impl IdempotencyLayer {
     /// # use oncekey_tower::{IdempotencyLayer, oncekey_http::Knowledge};
     /// # fn example(layer: IdempotencyLayer) {
     /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
-    ///     // What the handlers of this service answer before they touch anything.
-    ///     503 => Knowledge::NotStarted,
-    ///     _ => Knowledge::by_status(response.status),
+    ///     // What the handlers of this service answer before they touch anything, and pass on of nobody.
+    ///     401 | 503 => Knowledge::NotStarted,
+    ///     _ => Knowledge::by_head(response),
     /// });
     /// # let _ = layer;
     /// # }
@@ -245,8 +280,9 @@ impl IdempotencyLayer {
     /// For unary calls of gRPC: problems are status codes, what a response means is in its
     /// `grpc-status`, and its trailers are kept.
     ///
-    /// The key is metadata, `idempotency-key`. A call that streams must not have one: its messages are read
-    /// to their end before it starts.
+    /// The key is metadata, `idempotency-key`. A call that streams must not have one: the messages of its client
+    /// are read to their end before it starts, and those of its server are held back until their end, or until
+    /// [`with_response_body_timeout`](Self::with_response_body_timeout) is over and the outcome unknown.
     pub fn with_grpc(self) -> Self {
         self.set(|config| {
             config.grpc = true;

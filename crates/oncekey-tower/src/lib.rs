@@ -11,6 +11,7 @@ mod layer;
 mod principal;
 mod run;
 mod service;
+mod streams;
 
 pub use body::{RequestBody, ResponseBody};
 pub use executor::{Executor, Task};

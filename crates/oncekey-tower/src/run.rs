@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Request, Response, header, request, response};
+use http::{Request, Response, request};
 use http_body::Body;
 use oncekey::{Attempt, Failure, Key, Outcome, RunError};
 use oncekey_http::{Knowledge, Problem, ProblemKind, StoredResponse};
@@ -17,9 +17,10 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use crate::body::{Collected, RequestBody, ResponseBody, collect};
-use crate::config::Config;
+use crate::config::{Config, Known};
 use crate::executor::Executor;
 use crate::in_flight::Place;
+use crate::streams::is_stream;
 
 /// What the client gets: the response of the handler, a replay, or a problem.
 type Answer<B, E> = Result<Response<ResponseBody<B>>, E>;
@@ -43,10 +44,13 @@ where
     B::Error: Send,
 {
     let (parts, body) = request;
-    let (data, trailers) = match collect(body, config.max_request_body).await {
+    let (data, trailers) = match collect(body, config.request_limits()).await {
         Collected::Whole { data, trailers } => (data, trailers),
         Collected::TooLarge { .. } => {
             return Ok(config.refuse(Problem::new(ProblemKind::BodyTooLarge)));
+        }
+        Collected::TooSlow { .. } => {
+            return Ok(config.refuse(Problem::new(ProblemKind::BodyTooSlow)));
         }
         Collected::Failed { .. } => {
             return Ok(config.refuse(Problem::new(ProblemKind::BodyIncomplete)));
@@ -178,23 +182,23 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
     let known = config.known_by_head(&parts);
     let untouched = |body| ResponseBody::untouched(body);
     match known {
-        Some(Knowledge::NotStarted) => {
+        Known::ByTrailers => {}
+        Known::Told(Knowledge::NotStarted) | Known::Guessed(Knowledge::NotStarted) => {
             return Judged::NotStarted(Response::from_parts(parts, untouched(body)));
         }
-        Some(Knowledge::Unknown) => {
+        Known::Told(Knowledge::Unknown) | Known::Guessed(Knowledge::Unknown) => {
             return Judged::Unknown(Response::from_parts(parts, untouched(body)));
         }
-        Some(Knowledge::Done) if !is_endless(&parts) => {}
-        // The trailers will say.
-        None => {}
-        Some(_) => {
+        Known::Told(Knowledge::Done) | Known::Guessed(Knowledge::Done)
+            if !is_stream(&parts, &body) => {}
+        Known::Told(_) | Known::Guessed(_) => {
             let response = Response::from_parts(parts, untouched(body));
             return Judged::Done { stored: None, response };
         }
     }
-    match collect(body, config.max_response_body).await {
+    match collect(body, config.response_limits()).await {
         Collected::Whole { data, trailers } => {
-            let known = known.unwrap_or_else(|| Config::known_by_trailers(trailers.as_ref()));
+            let known = config.known_by_all(known, &parts.headers, &data, trailers.as_ref());
             let stored = || {
                 let (headers, trailing) = (&config.kept_headers, &config.kept_trailers);
                 let trailers = trailers.as_ref();
@@ -213,19 +217,21 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
             let body = ResponseBody::partly_read(start, rest);
             Judged::Done { stored: None, response: Response::from_parts(parts, body) }
         }
+        Collected::TooSlow { start, rest } => {
+            let body = ResponseBody::partly_read(start, rest);
+            without_its_end(known, Response::from_parts(parts, body))
+        }
         Collected::Failed { start, error } => {
-            let response = Response::from_parts(parts, ResponseBody::failed(start, error));
-            match known {
-                // Done, the head has said so; only the telling failed.
-                Some(_) => Judged::Done { stored: None, response },
-                None => Judged::Unknown(response),
-            }
+            let body = ResponseBody::failed(start, error);
+            without_its_end(known, Response::from_parts(parts, body))
         }
     }
 }
 
-/// A stream of events ends when its client leaves; waiting for its end would be for ever.
-fn is_endless(parts: &response::Parts) -> bool {
-    let content_type = parts.headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"))
+/// Where the head has said that it is done, it is, and only the telling takes long, or failed.
+const fn without_its_end<B: Body>(known: Known, response: Response<ResponseBody<B>>) -> Judged<B> {
+    match known {
+        Known::Told(_) | Known::Guessed(_) => Judged::Done { stored: None, response },
+        Known::ByTrailers => Judged::Unknown(response),
+    }
 }

@@ -87,14 +87,25 @@ impl<S> IdempotencyService<S> {
     }
 }
 
+/// Which is told as a fault of the service: no client can mend it.
+const fn misconfigured() -> Problem {
+    Problem::new(ProblemKind::StoreFailed)
+}
+
 impl Config {
+    /// Whether the operation has a name that keys can have.
+    fn is_named(&self) -> bool {
+        Scope::new("anybody", self.operation.as_bytes()).is_ok()
+    }
+
     /// The key of a request, and a place for it.
     fn admit(&self, parts: &request::Parts) -> Result<(Key, Place), Problem> {
         let missing = || Problem::new(ProblemKind::KeyMissing);
         let id = self.key_header.read(&parts.headers)?.ok_or_else(missing)?;
         let nobody = || Problem::new(ProblemKind::NoPrincipal);
         let principal = self.principal.of(parts).ok_or_else(nobody)?;
-        let scope = Scope::new(&principal, self.operation.as_bytes()).map_err(|_| nobody())?;
+        let scope = Scope::new(&principal, self.operation.as_bytes())
+            .map_err(|_| if self.is_named() { nobody() } else { misconfigured() })?;
         let malformed = |_| Problem::new(ProblemKind::KeyMalformed);
         let key = id.under(&scope).map_err(malformed)?;
         let quota = self.max_in_flight_each.map(|max| Quota { principal: &principal, max });

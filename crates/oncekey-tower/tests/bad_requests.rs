@@ -186,3 +186,14 @@ async fn a_request_of_nobody_is_refused() {
     assert_eq!(till.started(), 0);
     assert_eq!(with(&["a"]).await.status, 201);
 }
+
+/// A fault of the service, not of its clients: told as one.
+#[tokio::test]
+async fn an_operation_without_a_name_runs_nothing() {
+    let till = Till::open();
+    for name in [String::new(), "a".repeat(513)] {
+        let server = serve(router(&till, layer().with_operation(name))).await;
+        pay(server, "k", "100 EUR").await.assert_problem(500, "store-failed");
+    }
+    assert_eq!(till.started(), 0);
+}

@@ -79,6 +79,32 @@ async fn duplicates_that_wait_get_the_answer_of_the_first() {
     assert_eq!((till.started(), till.charges()), (1, 1));
 }
 
+#[tokio::test]
+async fn beyond_the_cap_of_waiters_a_duplicate_is_told_to_come_back() {
+    let till = Till::closed();
+    let layer = IdempotencyLayer::new(
+        engine().wait_for_duplicate(Duration::from_secs(3_600)).max_waiters(1),
+        Principal::single_tenant(),
+    );
+    let in_flight = layer.in_flight();
+    let server = serve(payments(&till, layer)).await;
+    let first = tokio::spawn(pay(server, "k", "100 EUR"));
+    till.begun().await;
+    let mut others = crowd(server, |_| "100 EUR".to_owned());
+
+    // All but one, which has the place.
+    for _ in 1..CROWD {
+        let refused = soon(others.join_next()).await.unwrap().unwrap();
+        refused.assert_problem(409, "in-progress");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    assert_eq!(in_flight.count(), 2);
+    till.let_in(1);
+    assert_eq!(soon(first).await.unwrap().status, 201);
+    assert!(soon(others.join_next()).await.unwrap().unwrap().is_replay());
+    assert_eq!(till.started(), 1);
+}
+
 /// Two servers that share nothing but a store: two machines, as far as the layer can tell.
 #[tokio::test]
 async fn two_servers_run_one_request_once() {

@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::Idempotency;
 use oncekey_memory::MemoryStore;
+use oncekey_tower::oncekey_http::{Knowledge, Problem, ProblemKind};
 use oncekey_tower::{IdempotencyLayer, Principal, RequestBody, ResponseBody};
 use tokio::sync::Semaphore;
 use tower::util::BoxCloneSyncService;
@@ -48,6 +49,13 @@ fn no_message(status: &'static str) -> Reply {
     let body = Full::default().boxed_unsync();
     let response = Response::builder().header("content-type", "application/grpc");
     response.header("grpc-status", status).body(body).unwrap()
+}
+
+/// As a handler answers that knows.
+fn marked(knowledge: Knowledge) -> Reply {
+    let mut reply = no_message("16");
+    reply.extensions_mut().insert(knowledge);
+    reply
 }
 
 /// A service that answers with what `reply` makes of the number of the call, and the count of calls.
@@ -123,11 +131,12 @@ async fn a_replay_has_the_message_and_the_trailers() {
 async fn the_status_says_what_is_known() {
     // (reply, status of the retry, whether it ran)
     type Case = (fn() -> Reply, &'static str, bool);
-    let table: [Case; 7] = [
+    let table: [Case; 8] = [
         (|| no_message("9"), "9", false),
         (|| message("", "9"), "9", false),
-        (|| no_message("16"), "0", true),
-        (|| message("", "16"), "0", true),
+        (|| no_message("16"), "9", false),
+        (|| message("", "16"), "9", false),
+        (|| marked(Knowledge::NotStarted), "0", true),
         (|| no_message("14"), "9", false),
         (|| message("", "13"), "9", false),
         (|| message("", "not a number"), "9", false),
@@ -138,6 +147,26 @@ async fn the_status_says_what_is_known() {
         call(&service, "k", "100").await;
         assert_eq!(call(&service, "k", "100").await.status, retry, "row {number}");
         assert_eq!(calls.load(Ordering::SeqCst) == 2, ran, "row {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_of_others_is_kept_only_if_it_is_final() {
+    for &kind in ProblemKind::ALL {
+        // As it comes from a client of another service: what was in memory is lost.
+        let pass_on = move |call| {
+            let (parts, body) = Problem::new(kind).into_grpc_response().into_parts();
+            let mut reply = Response::new(Full::new(body).boxed_unsync());
+            *reply.headers_mut() = parts.headers;
+            if call == 1 { reply } else { message("receipt", "0") }
+        };
+        let engine = Idempotency::at_least_once(MemoryStore::new());
+        let (service, calls) = service(engine, 1 << 20, open(), pass_on);
+        call(&service, "k", "100").await;
+        let again = call(&service, "k", "100").await;
+        let is_final = kind.knowledge() == Knowledge::Done;
+        assert_eq!(again.replayed, is_final, "{kind:?}");
+        assert_eq!(calls.load(Ordering::SeqCst) == 1, is_final, "{kind:?}");
     }
 }
 
@@ -170,4 +199,25 @@ async fn a_message_that_is_too_large_counts_as_done() {
     assert_eq!((first.status.as_str(), first.message.as_ref()), ("0", b"receipt".as_slice()));
     assert_eq!(call(&service, "k", "100").await.status, "6", "ALREADY_EXISTS");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn refusals_at_the_door_are_status_codes() {
+    let nobody = Principal::from_fn(|_| None);
+    let layer = |principal| IdempotencyLayer::new(at_most_once(), principal).with_grpc();
+    let closed = layer(Principal::single_tenant());
+    closed.in_flight().close();
+    let full = layer(Principal::single_tenant()).with_max_in_flight(0);
+    let small = layer(Principal::single_tenant()).with_max_request_body(2);
+    for (layer, code) in [(layer(nobody), "7"), (closed, "14"), (full, "14"), (small, "8")] {
+        let handler = tower::service_fn(async |_: Request<RequestBody<Full<Bytes>>>| {
+            Ok::<_, Infallible>(message("it ran", "0"))
+        });
+        let request = Request::post("/pay.Payments/Charge").header("idempotency-key", "k");
+        let request = request.body(Full::from("100")).unwrap();
+        let refused = layer.layer(handler).oneshot(request).await.unwrap();
+        assert_eq!(refused.headers()["grpc-status"], code);
+        assert_eq!(refused.status(), 200);
+        assert_eq!(refused.headers()["content-type"], "application/grpc");
+    }
 }

@@ -146,8 +146,14 @@ async fn what_is_known_decides() {
         (503, None, 409, false),
         (500, None, 409, false),
         (408, None, 409, false),
-        (401, None, 299, true),
+        // Perhaps passed on, of somebody who was asked after something was done.
+        (401, None, 409, false),
+        (407, None, 409, false),
+        (421, None, 409, false),
+        (425, None, 409, false),
         (429, None, 409, false),
+        (499, None, 409, false),
+        (401, Some(Knowledge::NotStarted), 299, true),
         (429, Some(Knowledge::NotStarted), 299, true),
         (404, None, 404, false),
     ];

@@ -5,16 +5,21 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum::{Extension, Router};
+use http::StatusCode;
 use oncekey::Idempotency;
 use oncekey::store::{ErrorKind, Fenced};
 use oncekey_memory::MemoryStore;
+use oncekey_tower::oncekey_http::Knowledge;
 use oncekey_tower::{IdempotencyLayer, Principal};
 use support::store::FaultyStore;
-use support::{Till, pay, payments, serve};
+use support::{Till, pay, payments, serve, soon};
 
 async fn start(till: &Till, idempotency: Idempotency) -> SocketAddr {
     let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant());
@@ -94,7 +99,7 @@ async fn a_store_that_hangs_starts_nothing() {
 async fn a_client_whose_result_the_store_did_not_take_gets_it_once() {
     let (till, store) = (Till::open(), FaultyStore::default());
     store.set(|faults| faults.complete = Some(ErrorKind::Unavailable));
-    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_millis(50));
+    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_secs(1));
     let server = start(&till, idempotency).await;
 
     // It was charged, and is told so: it has no reason to ask again.
@@ -107,6 +112,63 @@ async fn a_client_whose_result_the_store_did_not_take_gets_it_once() {
     let again = pay(server, "k", "100 EUR").await;
     assert!(["in-progress", "interrupted"].contains(&again.problem().as_str()), "{again:?}");
     assert_eq!((till.started(), till.charges()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_at_the_end_keeps_nobody_for_ever() {
+    let (till, store) = (Till::open(), FaultyStore::default());
+    store.set(|faults| faults.delay_at_the_end = Duration::from_secs(3_600));
+    // Long enough for a busy machine to start the handler within it.
+    let idempotency = Idempotency::at_most_once(store.clone()).lease(Duration::from_secs(1));
+    let server = start(&till, idempotency).await;
+
+    // For one lease it is tried to record the charge, and then its client is told of it.
+    let answer = soon(pay(server, "k", "100 EUR")).await;
+    assert_eq!((answer.status, answer.text()), (201, "receipt 1 for 100 EUR"));
+    let again = pay(server, "k", "100 EUR").await;
+    assert!(["in-progress", "interrupted"].contains(&again.problem().as_str()), "{again:?}");
+    assert_eq!((till.started(), till.charges()), (1, 1));
+}
+
+/// A service whose handler says the first time that it did nothing.
+async fn start_refusing(idempotency: Idempotency) -> SocketAddr {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handler = move || async move {
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            (Extension(Knowledge::NotStarted), StatusCode::SERVICE_UNAVAILABLE).into_response()
+        } else {
+            "charged".into_response()
+        }
+    };
+    let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant());
+    serve(Router::new().route("/payments", post(handler)).layer(layer)).await
+}
+
+#[tokio::test]
+async fn a_release_that_the_store_did_not_take_is_an_interruption() {
+    let lease = Duration::from_secs(1);
+    let store = FaultyStore::default();
+    store.set(|faults| faults.abandon = Some(ErrorKind::Unavailable));
+    let server = start_refusing(Idempotency::at_most_once(store).lease(lease)).await;
+    assert_eq!(soon(pay(server, "k", "100 EUR")).await.status, 503, "as the handler said");
+    // What the handler knew is known to nobody else.
+    soon(async {
+        while pay(server, "k", "100 EUR").await.problem() != "interrupted" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    let store = FaultyStore::default();
+    store.set(|faults| faults.abandon = Some(ErrorKind::Unavailable));
+    let server = start_refusing(Idempotency::at_least_once(store).lease(lease)).await;
+    assert_eq!(soon(pay(server, "k", "100 EUR")).await.status, 503);
+    soon(async {
+        while pay(server, "k", "100 EUR").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

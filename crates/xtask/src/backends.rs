@@ -100,8 +100,12 @@ impl Backends {
         Ok(Self { chosen, skipped, path })
     }
 
-    /// Lets the command find what the backends need.
+    /// Lets the command find what the backends need, and tells tests outside of their crates, which do
+    /// without a server where there is none, that these must be there.
     pub(crate) fn reach(&self, run: Run) -> Run {
+        let with_server = self.chosen.iter().filter(|backend| !backend.needs.is_empty());
+        let required = with_server.map(|backend| backend.name).collect::<Vec<_>>().join(",");
+        let run = if required.is_empty() { run } else { run.env("REQUIRE_BACKENDS", required) };
         match &self.path {
             Some(path) => run.env("PATH", path),
             None => run,
@@ -137,7 +141,8 @@ fn extended_path(folders: BTreeSet<PathBuf>, path: OsString) -> Option<OsString>
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{BACKENDS, Backend, choose, extended_path};
+    use super::{BACKENDS, Backend, Backends, choose, extended_path};
+    use crate::process::Run;
 
     const TWO: &[Backend] = &[
         Backend {
@@ -179,6 +184,19 @@ mod tests {
 
         assert_eq!(names.len(), BACKENDS.len());
         assert_eq!(reports.len(), BACKENDS.len());
+    }
+
+    #[test]
+    fn tests_are_told_which_servers_must_be_there() {
+        let told = |skip: &[String]| {
+            let (chosen, skipped) = choose(BACKENDS, skip).unwrap();
+            let backends = Backends { chosen, skipped, path: None };
+            backends.reach(Run::cargo(["test"])).to_string()
+        };
+
+        assert_eq!(told(&[]), "REQUIRE_BACKENDS=postgres,redis cargo test");
+        assert_eq!(told(&["redis".to_owned()]), "REQUIRE_BACKENDS=postgres cargo test");
+        assert_eq!(told(&["redis".to_owned(), "postgres".to_owned()]), "cargo test");
     }
 
     #[test]

@@ -26,7 +26,10 @@ pub(crate) struct Faults {
     pub(crate) complete: Option<ErrorKind>,
     /// What completing is answered with, without being done.
     pub(crate) completed: Option<Fenced>,
+    pub(crate) abandon: Option<ErrorKind>,
     pub(crate) delay: Duration,
+    /// Of completing and abandoning only.
+    pub(crate) delay_at_the_end: Duration,
 }
 
 impl FaultyStore {
@@ -61,6 +64,7 @@ impl Store for FaultyStore {
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
         let faults = self.faults().await;
+        tokio::time::sleep(faults.delay_at_the_end).await;
         fail(faults.complete, "complete")?;
         match faults.completed {
             Some(fenced) => Ok(fenced),
@@ -69,6 +73,9 @@ impl Store for FaultyStore {
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
+        let faults = self.faults().await;
+        tokio::time::sleep(faults.delay_at_the_end).await;
+        fail(faults.abandon, "abandon")?;
         self.inner.abandon(key, abandon).await
     }
 

@@ -246,6 +246,12 @@ impl Idempotency {
         self.set(|settings| settings.timer = Arc::new(timer))
     }
 
+    /// The timer by which it measures time and sleeps, for what goes with a run and has to wait, too.
+    #[must_use]
+    pub fn time(&self) -> &Arc<dyn Timer> {
+        &self.inner.settings.timer
+    }
+
     /// Takes attempt ids and jitter from `random`.
     #[must_use]
     pub fn random(self, random: impl Random + 'static) -> Self {
