@@ -2,27 +2,23 @@
 //! on a transaction of the caller's own.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel};
-use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, Store, StoreError};
+use futures::join;
+use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::driver::{self, Failed};
+use crate::settle::{SAVEPOINT, Undone, ended_by_business, undo};
 use crate::sql::fault::{Purpose, rolled_back};
-use crate::sql::{Call, Terms, answer};
+use crate::sql::{Terms, answer};
 use crate::store::{CLAIM, PostgresStore, Shared, one};
 
-const RUN: Purpose = Purpose::write("run in a transaction");
-const SETTLE: Purpose = Purpose::read("read what became of a commit");
-
-/// How often, and how long apart, a commit of unknown outcome is asked about while it is under way.
-const ASKED: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RUN: Purpose = Purpose::write("run in a transaction");
 
 impl PostgresStore {
     /// Runs `business` in one transaction with the claim and the completion of `key`: its writes and the
@@ -66,10 +62,10 @@ impl PostgresStore {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost while it committed,
-    ///   and reading did not tell whether it did; or `business` ended the transaction itself. Of kind
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
+    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
     ///   `Misconfigured`, also when the result cannot be encoded or a deferred constraint is violated;
-    ///   rolled back. Of other kinds as for [`claim`](Store::claim); rolled back.
+    ///   rolled back. Of other kinds as for [`claim`](oncekey::store::Store::claim); rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     ///
@@ -95,27 +91,49 @@ impl PostgresStore {
             .start()
             .await
             .map_err(|error| RunError::Store(before_commit(error)))?;
-        let claimed = self.claim_on(&transaction, &prepared, &self.shared.terms).await;
+        // Both are sent at once. Whoever ends the transaction ends the savepoint, too.
+        let (begun, claimed) = join!(
+            transaction.batch_execute(SAVEPOINT),
+            self.claim_on(&transaction, &prepared, &self.shared.terms)
+        );
         let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
+        begun.map_err(|error| RunError::Store(before_commit(error)))?;
         let (grant, number) = match prepared.admit(outcome)? {
             Admitted::Run { grant, number } => (grant, number),
             Admitted::Replay(outcome) => return Ok(outcome),
         };
 
-        let value = business(&mut transaction).await.map_err(RunError::NotStarted)?;
-
-        let completed =
-            self.complete_on(&transaction, &prepared, grant, &value, xact.as_deref()).await;
-        match completed {
-            Ok(()) => {}
-            Err(RecordError::Store(error)) => return Err(RunError::Store(error)),
-            Err(_) => return Err(RunError::LeaseLost),
-        }
+        let done = match business(&mut transaction).await {
+            Ok(value) => self
+                .complete_on(&transaction, &prepared, grant, &value, xact.as_deref())
+                .await
+                .map(|()| value)
+                .map_err(|error| match error {
+                    RecordError::Store(error) => RunError::Store(error),
+                    _ => RunError::LeaseLost,
+                }),
+            Err(error) => Err(RunError::NotStarted(error)),
+        };
+        let value = match done {
+            Ok(value) => value,
+            Err(error) => {
+                let undone = match undo(transaction).await {
+                    Undone::Unanswered(lost) => {
+                        drop(client);
+                        self.settle_lost(lost, xact.as_deref()).await
+                    }
+                    Undone::RolledBack => Ok(()),
+                    Undone::EndedBefore => Err(ended_by_business()),
+                };
+                return Err(undone.map_or_else(RunError::Store, |()| error));
+            }
+        };
         match transaction.commit().await {
             Ok(()) => Ok(prepared.committed(number, value)),
             Err(error) => {
                 drop(client);
-                self.settle_commit(&prepared, number, value, error, xact.as_deref()).await
+                let settled = self.settle_commit(&prepared, error, xact.as_deref()).await;
+                settled.map(|()| prepared.committed(number, value)).map_err(RunError::Store)
             }
         }
     }
@@ -156,7 +174,7 @@ impl PostgresStore {
     /// # }
     /// ```
     ///
-    /// A commit that fails may have happened: [get](Store::get) the key. Completed by `grant.attempt`
+    /// A commit that fails may have happened: [get](oncekey::store::Store::get) the key. Completed by `grant.attempt`
     /// means that it did. Never settle it by running again.
     ///
     /// # Cancel safety
@@ -191,7 +209,7 @@ impl PostgresStore {
     /// # Errors
     /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
     ///   the key is no longer this attempt's. Rolled back.
-    /// - [`Store`](RecordError::Store): as for [`complete`](Store::complete), and `Misconfigured` if
+    /// - [`Store`](RecordError::Store): as for [`complete`](oncekey::store::Store::complete), and `Misconfigured` if
     ///   `value` cannot be encoded. Roll back.
     pub async fn complete_in<T: Serialize>(
         &self,
@@ -260,64 +278,6 @@ impl PostgresStore {
         };
         check_completed(fenced)
     }
-
-    /// What became of a commit that failed: found out by reading, never by running again.
-    async fn settle_commit<T, E>(
-        &self,
-        prepared: &Prepared,
-        number: u32,
-        value: T,
-        error: tokio_postgres::Error,
-        xact: Option<&str>,
-    ) -> Result<Outcome<T>, RunError<E>> {
-        let error = match Failed::from(error) {
-            Failed::Server(error) if error.sqlstate().starts_with("23") => {
-                return Err(RunError::Store(
-                    StoreError::new(ErrorKind::Misconfigured, RUN.operation())
-                        .with_message(
-                            "a deferred constraint of a business table is violated; everything was \
-                             rolled back",
-                        )
-                        .with_source(error),
-                ));
-            }
-            failed => failed.into_error(RUN),
-        };
-        if error.kind() != ErrorKind::OutcomeUnknown {
-            return Err(RunError::Store(error));
-        }
-        for asked in 0..ASKED {
-            if asked > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            match self.is_completed_by(prepared).await {
-                Ok(true) => return Ok(prepared.committed(number, value)),
-                Ok(false) => {}
-                // The server may be about to come back.
-                Err(error) if error.is_retryable() => continue,
-                Err(_) => break,
-            }
-            // Not there yet, or never: only the server knows whether it is still at it.
-            if let Ok(true) = self.is_rolled_back(xact).await {
-                return Err(RunError::Store(rolled_back(error)));
-            }
-        }
-        Err(RunError::Store(error))
-    }
-
-    async fn is_completed_by(&self, prepared: &Prepared) -> Result<bool, StoreError> {
-        let observed = self.get(prepared.key()).await?;
-        Ok(observed.is_some_and(|observed| {
-            observed.record.attempt == prepared.claim().attempt
-                && matches!(observed.record.status, Status::Completed { .. })
-        }))
-    }
-
-    async fn is_rolled_back(&self, xact: Option<&str>) -> Result<bool, StoreError> {
-        let rows = driver::send(&self.shared, SETTLE, &Call::status_of(xact)).await;
-        let rows = rows.map_err(|failed| failed.into_error(SETTLE))?;
-        Ok(answer::Row::text(one(SETTLE, &rows)?, 0) == Some("aborted"))
-    }
 }
 
 fn encode<T: Serialize>(
@@ -334,11 +294,4 @@ fn encode<T: Serialize>(
 
 fn before_commit(error: tokio_postgres::Error) -> StoreError {
     rolled_back(Failed::from(error).into_error(RUN))
-}
-
-fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the store",
-    )
 }

@@ -250,6 +250,12 @@ impl ServerError {
         self.sqlstate() == "55P03"
     }
 
+    /// Whether there is no such savepoint, because its transaction was ended.
+    #[must_use]
+    pub fn is_no_savepoint(&self) -> bool {
+        matches!(self.sqlstate(), "25P01" | "3B001")
+    }
+
     /// Whether it may have come instead of an answer that was about to be sent. An administrator's
     /// command may end a session that has committed and waits for its standby.
     pub(crate) fn ends_the_session(&self) -> bool {
