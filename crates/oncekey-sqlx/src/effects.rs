@@ -1,30 +1,18 @@
 //! [`SqlxPostgres`]: effect and record in one transaction.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
-use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, StoreError};
-use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::store::{Grant, StoreError};
+use oncekey::transaction::{Admitted, Prepared};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
-use oncekey_postgres::sql::fault::{Purpose, REFUSED, rolled_back};
-use oncekey_postgres::sql::{Call, Tables, Terms, answer};
+use oncekey_postgres::sql::fault::rolled_back;
+use oncekey_postgres::sql::{Tables, Terms};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::connection::Guarded;
-use crate::driver::{self, Answer, Failed};
-
-const CLAIM: Purpose = Purpose::new_key("claim");
-const RUN: Purpose = Purpose::write("run in a transaction");
-const SETTLE: Purpose = Purpose::read("read what became of a commit");
-
-/// How long a key's row is waited for, where the caller's transaction does not say.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often, and how long apart, a commit of unknown outcome is asked about while it is under way.
-const ASKED: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::run::{Ended, LOCK_TIMEOUT, RUN, encode};
 
 /// Runs operations whose effects are writes by sqlx to the database that has the keys.
 ///
@@ -33,8 +21,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// tables, for whatever is not done inside a transaction.
 #[derive(Debug, Clone)]
 pub struct SqlxPostgres {
-    tables: Tables,
-    terms: Terms,
+    pub(crate) tables: Tables,
+    pub(crate) terms: Terms,
 }
 
 impl SqlxPostgres {
@@ -50,7 +38,7 @@ impl SqlxPostgres {
     /// On another table. A completion's commit waits for the disk, also where the session would not.
     ///
     /// # Errors
-    /// [`Misconfigured`](ErrorKind::Misconfigured): a schema is 1 to 63 ASCII letters, digits and
+    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured): a schema is 1 to 63 ASCII letters, digits and
     /// underscores, a table 1 to 40 of them in lower case, neither with a digit first.
     pub fn on(schema: &str, table: &str) -> Result<Self, StoreError> {
         let patience = Some(LOCK_TIMEOUT.as_millis().to_string());
@@ -145,68 +133,6 @@ impl SqlxPostgres {
         }
     }
 
-    /// Begins, runs, and ends. The transaction is one of sqlx, which so knows that a `begin` of `business` is a
-    /// savepoint.
-    async fn run_on<T, E, F>(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        business: F,
-    ) -> Ended<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    {
-        let begun = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
-        let mut transaction = match begun {
-            Ok(transaction) => transaction,
-            Err(error) => {
-                let error = rolled_back(Failed::from(error).into_error(RUN));
-                return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
-            }
-        };
-        let ran = match self.run_in(&mut transaction, prepared, business).await {
-            Ok(Ran::Now { number, value, xact }) => {
-                return match transaction.commit().await {
-                    Ok(()) => Ended::Committed { number, value },
-                    Err(error) => {
-                        Ended::InDoubt { number, value, xact, failed: Failed::from(error) }
-                    }
-                };
-            }
-            Ok(Ran::Before(outcome)) => Ok(outcome),
-            Err(error) => Err(error),
-        };
-        Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
-    }
-
-    /// Everything but the commit.
-    async fn run_in<T, E, F>(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        business: F,
-    ) -> Result<Ran<T>, RunError<E>>
-    where
-        T: Serialize + DeserializeOwned,
-        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    {
-        let claimed = self.claim_on(connection, prepared, &self.terms).await;
-        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        let (grant, number) = match prepared.admit(outcome)? {
-            Admitted::Run { grant, number } => (grant, number),
-            Admitted::Replay(outcome) => return Ok(Ran::Before(outcome)),
-        };
-        let value = business(&mut *connection).await.map_err(RunError::NotStarted)?;
-        let command = encode(prepared, grant, &value).map_err(RunError::Store)?;
-        let terms = &self.terms;
-        match self.complete_on(connection, prepared, &command, xact.as_deref(), terms).await {
-            Ok(()) => Ok(Ran::Now { number, value, xact }),
-            Err(RecordError::Store(error)) => Err(RunError::Store(error)),
-            Err(_) => Err(RunError::LeaseLost),
-        }
-    }
-
     /// Claims a key in a transaction of your own: the first of two steps around your own writes.
     ///
     /// Prepare the run with [`Idempotency::prepare`]. If this returns [`Admitted::Run`], do your writes
@@ -293,183 +219,10 @@ impl SqlxPostgres {
     fn callers_terms(&self) -> Terms {
         Terms { patience: None, ..self.terms.clone() }
     }
-
-    async fn claim_on(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        terms: &Terms,
-    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let call = self.tables.claim(prepared.key(), prepared.claim(), terms);
-        match driver::query(connection, &call).await {
-            Ok(row) => answer::claim(CLAIM, prepared.claim(), &one(CLAIM, row)?),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok((ClaimOutcome::Busy { retry_after: LOCK_TIMEOUT }, None))
-            }
-            Err(failed) => Err(failed.into_error(CLAIM)),
-        }
-    }
-
-    async fn complete_on(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        command: &Complete,
-        xact: Option<&str>,
-        terms: &Terms,
-    ) -> Result<(), RecordError> {
-        let completing = Purpose::completing("complete", &command.completion);
-        let purpose = completing.map_err(RecordError::Store)?;
-        let call = self.tables.complete_in(prepared.key(), command, xact, terms);
-        let fenced = match driver::query(connection, &call).await {
-            Ok(Some(_)) => Fenced::Applied,
-            Ok(None) => return Err(RecordError::Store(ended_by_business())),
-            Err(Failed::Server(error)) if error.sqlstate() == REFUSED => {
-                answer::refusal(purpose, error.message()).map_err(RecordError::Store)?
-            }
-            Err(failed) => {
-                return Err(RecordError::Store(rolled_back(failed.into_error(purpose))));
-            }
-        };
-        check_completed(fenced)
-    }
-
-    /// Whether a commit that failed happened: found out by reading, never by running again.
-    async fn settle_commit(
-        &self,
-        pool: &PgPool,
-        prepared: &Prepared,
-        failed: Failed,
-        xact: Option<&str>,
-    ) -> Result<(), StoreError> {
-        let error = match failed {
-            Failed::Server(error) if error.sqlstate().starts_with("23") => {
-                let message = "a deferred constraint of a business table is violated; everything was \
-                               rolled back";
-                return Err(StoreError::new(ErrorKind::Misconfigured, RUN.operation())
-                    .with_message(message)
-                    .with_source(error));
-            }
-            failed => failed.into_error(RUN),
-        };
-        if error.kind() != ErrorKind::OutcomeUnknown {
-            return Err(error);
-        }
-        for asked in 0..ASKED {
-            if asked > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            match self.became(pool, prepared, xact).await {
-                Ok(Became::Committed) => return Ok(()),
-                Ok(Became::RolledBack) => return Err(rolled_back(error)),
-                // It is still at it, or the server may be about to come back.
-                Ok(Became::Unknown) => {}
-                Err(error) if error.is_retryable() => {}
-                Err(_) => break,
-            }
-        }
-        Err(error)
-    }
-
-    async fn became(
-        &self,
-        pool: &PgPool,
-        prepared: &Prepared,
-        xact: Option<&str>,
-    ) -> Result<Became, StoreError> {
-        let mut guarded = Guarded::acquire(pool, SETTLE).await?;
-        let failed = |failed: Failed| failed.into_error(SETTLE);
-        let connection = guarded.get(SETTLE)?;
-        driver::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
-            .await
-            .map_err(failed)?;
-        // In this order: a commit between the two is seen by the next look.
-        let call = Call::status_of(xact);
-        let status = one(SETTLE, driver::query(connection, &call).await.map_err(failed)?)?;
-        let call = self.tables.get(prepared.key());
-        let row = driver::query(connection, &call).await.map_err(failed)?;
-        if driver::execute(connection, "ROLLBACK").await.is_ok() {
-            guarded.give_back();
-        }
-        let observed = row.map(|row| answer::observed(SETTLE, &row)).transpose()?;
-        let is_completed = observed.is_some_and(|observed| {
-            observed.record.attempt == prepared.claim().attempt
-                && matches!(observed.record.status, Status::Completed { .. })
-        });
-        Ok(match answer::Row::text(&status, 0) {
-            _ if is_completed => Became::Committed,
-            Some("aborted") => Became::RolledBack,
-            _ => Became::Unknown,
-        })
-    }
 }
 
 impl Default for SqlxPostgres {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// How a run and its transaction ended.
-enum Ended<T, E> {
-    Committed {
-        number: u32,
-        value: T,
-    },
-    /// The commit was not answered.
-    InDoubt {
-        number: u32,
-        value: T,
-        xact: Option<String>,
-        failed: Failed,
-    },
-    /// Nothing is in force. `in_order`: the connection can serve again.
-    RolledBack {
-        ran: Result<Outcome<T>, RunError<E>>,
-        in_order: bool,
-    },
-}
-
-enum Ran<T> {
-    /// In an earlier transaction.
-    Before(Outcome<T>),
-    Now {
-        number: u32,
-        value: T,
-        xact: Option<String>,
-    },
-}
-
-enum Became {
-    Committed,
-    RolledBack,
-    Unknown,
-}
-
-fn encode<T: Serialize>(
-    prepared: &Prepared,
-    grant: Grant,
-    value: &T,
-) -> Result<Complete, StoreError> {
-    prepared.complete(grant, value).map_err(|error| {
-        StoreError::new(ErrorKind::Misconfigured, "complete")
-            .with_message("the result cannot be encoded; roll back")
-            .with_source(error)
-    })
-}
-
-/// The row of a statement that always answers with one.
-fn one(purpose: Purpose, row: Option<Answer>) -> Result<Answer, StoreError> {
-    row.ok_or_else(|| {
-        StoreError::new(ErrorKind::Misconfigured, purpose.operation())
-            .with_message("a function of the schema gave no answer")
-    })
-}
-
-fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the caller",
-    )
 }
