@@ -94,9 +94,9 @@ impl SqlxPostgres {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost while it committed,
-    ///   and reading did not tell whether it did; or `business` ended the transaction itself. Of other
-    ///   kinds, rolled back.
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
+    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of
+    ///   other kinds, rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     pub async fn run_in_transaction<T, E, F>(
@@ -115,14 +115,21 @@ impl SqlxPostgres {
         let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
         let guarded = connection.get(RUN).map_err(RunError::Store)?;
         match self.run_on(guarded, &prepared, business).await {
-            Ended::Committed { number, value } => {
+            Ended::Committed { running, value } => {
                 connection.give_back();
-                Ok(prepared.committed(number, value))
+                Ok(prepared.committed(running.number, value))
             }
-            Ended::InDoubt { number, value, xact, failed } => {
+            Ended::InDoubt { running, value, failed } => {
                 drop(connection);
-                let settled = self.settle_commit(pool, &prepared, failed, xact.as_deref()).await;
-                settled.map(|()| prepared.committed(number, value)).map_err(RunError::Store)
+                let xact = running.xact.as_deref();
+                let settled = self.settle_commit(pool, &prepared, failed, xact).await;
+                settled.map(|()| prepared.committed(running.number, value)).map_err(RunError::Store)
+            }
+            Ended::Lost { running, error, failed } => {
+                drop(connection);
+                let settled =
+                    self.settle_lost(pool, &prepared, failed, running.xact.as_deref()).await;
+                Err(settled.map_or_else(RunError::Store, |()| error))
             }
             Ended::RolledBack { ran, in_order } => {
                 if in_order {

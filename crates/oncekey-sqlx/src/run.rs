@@ -9,14 +9,18 @@ use oncekey_postgres::sql::fault::{Purpose, REFUSED, rolled_back};
 use oncekey_postgres::sql::{Terms, answer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Postgres, Transaction};
 
 use crate::driver::{self, Failed, one};
 use crate::effects::SqlxPostgres;
 
 const CLAIM: Purpose = Purpose::new_key("claim");
 pub(crate) const RUN: Purpose = Purpose::write("run in a transaction");
+
+/// With a mark that can be found also after a statement failed.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SAVEPOINT oncekey_business";
+const ROLL_BACK_TO: &str = "ROLLBACK TO SAVEPOINT oncekey_business";
 
 /// How long a key's row is waited for, where the caller's transaction does not say.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,54 +38,80 @@ impl SqlxPostgres {
         T: Serialize + DeserializeOwned,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
-        let begun = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
-        let mut transaction = match begun {
+        let mut transaction = match connection.begin_with(BEGIN).await {
             Ok(transaction) => transaction,
             Err(error) => {
                 let error = rolled_back(Failed::from(error).into_error(RUN));
                 return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
             }
         };
-        let ran = match self.run_in(&mut transaction, prepared, business).await {
-            Ok(Ran::Now { number, value, xact }) => {
-                return match transaction.commit().await {
-                    Ok(()) => Ended::Committed { number, value },
-                    Err(error) => {
-                        Ended::InDoubt { number, value, xact, failed: Failed::from(error) }
-                    }
-                };
+        let claimed = self.claim_on(&mut transaction, prepared, &self.terms).await;
+        let admitted = match claimed {
+            Ok((outcome, xact)) => prepared.admit(outcome).map(|admitted| (admitted, xact)),
+            Err(error) => Err(RunError::Store(rolled_back(error))),
+        };
+        let ran = match admitted {
+            Ok((Admitted::Run { grant, number }, xact)) => {
+                let running = Running { grant, number, xact };
+                return self.run_in(transaction, prepared, running, business).await;
             }
-            Ok(Ran::Before(outcome)) => Ok(outcome),
+            Ok((Admitted::Replay(outcome), _)) => Ok(outcome),
             Err(error) => Err(error),
         };
         Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
     }
 
-    /// Everything but the commit.
+    /// What comes after the claim.
     async fn run_in<T, E, F>(
         &self,
-        connection: &mut PgConnection,
+        mut transaction: Transaction<'_, Postgres>,
         prepared: &Prepared,
+        running: Running,
         business: F,
-    ) -> Result<Ran<T>, RunError<E>>
+    ) -> Ended<T, E>
     where
         T: Serialize + DeserializeOwned,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
-        let claimed = self.claim_on(connection, prepared, &self.terms).await;
-        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        let (grant, number) = match prepared.admit(outcome)? {
-            Admitted::Run { grant, number } => (grant, number),
-            Admitted::Replay(outcome) => return Ok(Ran::Before(outcome)),
+        let error = match business(&mut transaction).await {
+            Ok(value) => match self.complete(&mut transaction, prepared, &running, &value).await {
+                Ok(()) => {
+                    return match transaction.commit().await {
+                        Ok(()) => Ended::Committed { running, value },
+                        Err(error) => {
+                            Ended::InDoubt { running, value, failed: Failed::from(error) }
+                        }
+                    };
+                }
+                Err(RecordError::Store(error)) => RunError::Store(error),
+                Err(_) => RunError::LeaseLost,
+            },
+            Err(error) => RunError::NotStarted(error),
         };
-        let value = business(&mut *connection).await.map_err(RunError::NotStarted)?;
-        let command = encode(prepared, grant, &value).map_err(RunError::Store)?;
-        let terms = &self.terms;
-        match self.complete_on(connection, prepared, &command, xact.as_deref(), terms).await {
-            Ok(()) => Ok(Ran::Now { number, value, xact }),
-            Err(RecordError::Store(error)) => Err(RunError::Store(error)),
-            Err(_) => Err(RunError::LeaseLost),
+        // Whoever ends the transaction ends the savepoint, too.
+        match driver::execute(&mut transaction, ROLL_BACK_TO).await {
+            Ok(()) => {
+                let in_order = transaction.rollback().await.is_ok();
+                Ended::RolledBack { ran: Err(error), in_order }
+            }
+            Err(Failed::Server(ended)) if ended.is_no_savepoint() => {
+                let ran = Err(RunError::Store(ended_by_business()));
+                Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
+            }
+            Err(failed) => Ended::Lost { running, error, failed },
         }
+    }
+
+    async fn complete<T: Serialize>(
+        &self,
+        connection: &mut PgConnection,
+        prepared: &Prepared,
+        running: &Running,
+        value: &T,
+    ) -> Result<(), RecordError> {
+        let command = encode(prepared, running.grant, value).map_err(RecordError::Store)?;
+        let (xact, terms) = (running.xact.as_deref(), &self.terms);
+        self.complete_on(connection, prepared, &command, xact, terms).await
     }
 
     pub(crate) async fn claim_on(
@@ -126,33 +156,36 @@ impl SqlxPostgres {
     }
 }
 
+/// A run that has its grant.
+pub(crate) struct Running {
+    grant: Grant,
+    pub(crate) number: u32,
+    /// The transaction, as the server knows it.
+    pub(crate) xact: Option<String>,
+}
+
 /// How a run and its transaction ended.
 pub(crate) enum Ended<T, E> {
     Committed {
-        number: u32,
+        running: Running,
         value: T,
     },
     /// The commit was not answered.
     InDoubt {
-        number: u32,
+        running: Running,
         value: T,
-        xact: Option<String>,
         failed: Failed,
     },
-    /// Nothing is in force. `in_order`: the connection can serve again.
+    /// It was to be rolled back, because of `error`, and the connection was lost.
+    Lost {
+        running: Running,
+        error: RunError<E>,
+        failed: Failed,
+    },
+    /// Nothing is under way any more. `in_order`: the connection can serve again.
     RolledBack {
         ran: Result<Outcome<T>, RunError<E>>,
         in_order: bool,
-    },
-}
-
-enum Ran<T> {
-    /// In an earlier transaction.
-    Before(Outcome<T>),
-    Now {
-        number: u32,
-        value: T,
-        xact: Option<String>,
     },
 }
 
@@ -168,7 +201,7 @@ pub(crate) fn encode<T: Serialize>(
     })
 }
 
-fn ended_by_business() -> StoreError {
+pub(crate) fn ended_by_business() -> StoreError {
     StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
         "the closure ended the transaction itself, so what it wrote may be committed without a result; \
          it must leave BEGIN, COMMIT and ROLLBACK to the caller",

@@ -1,4 +1,4 @@
-//! What became of a commit that was not answered.
+//! What became of a transaction whose connection was lost.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sqlx::postgres::PgPool;
 use crate::connection::Guarded;
 use crate::driver::{self, Failed, one};
 use crate::effects::SqlxPostgres;
-use crate::run::RUN;
+use crate::run::{RUN, ended_by_business};
 
 const SETTLE: Purpose = Purpose::read("read what became of a commit");
 
@@ -46,15 +46,43 @@ impl SqlxPostgres {
                 tokio::time::sleep(PAUSE).await;
             }
             match self.became(pool, prepared, xact).await {
-                Ok(Became::Committed) => return Ok(()),
+                Ok(Became::Completed) => return Ok(()),
                 Ok(Became::RolledBack) => return Err(rolled_back(error)),
                 // It is still at it, or the server may be about to come back.
-                Ok(Became::Unknown) => {}
+                Ok(Became::Committed | Became::Unknown) => {}
                 Err(error) if error.is_retryable() => {}
                 Err(_) => break,
             }
         }
         Err(error)
+    }
+
+    /// Whether a transaction that was never told to commit is rolled back.
+    pub(crate) async fn settle_lost(
+        &self,
+        pool: &PgPool,
+        prepared: &Prepared,
+        failed: Failed,
+        xact: Option<&str>,
+    ) -> Result<(), StoreError> {
+        for asked in 0..ASKED {
+            if asked > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            match self.became(pool, prepared, xact).await {
+                Ok(Became::RolledBack) => return Ok(()),
+                Ok(Became::Completed | Became::Committed) => return Err(ended_by_business()),
+                Ok(Became::Unknown) => {}
+                Err(error) if error.is_retryable() => {}
+                Err(_) => break,
+            }
+        }
+        Err(StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation())
+            .with_message(
+                "the connection was lost, and the server did not tell whether it rolled the \
+                 transaction back; run again with the same key",
+            )
+            .with_source(failed.into_error(RUN)))
     }
 
     async fn became(
@@ -83,14 +111,17 @@ impl SqlxPostgres {
                 && matches!(observed.record.status, Status::Completed { .. })
         });
         Ok(match answer::Row::text(&status, 0) {
-            _ if is_completed => Became::Committed,
+            _ if is_completed => Became::Completed,
             Some("aborted") => Became::RolledBack,
+            Some("committed") => Became::Committed,
             _ => Became::Unknown,
         })
     }
 }
 
 enum Became {
+    Completed,
+    /// By what the server says of its number, which after a crash may be another's.
     Committed,
     RolledBack,
     Unknown,

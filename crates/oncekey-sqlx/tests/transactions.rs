@@ -266,16 +266,81 @@ fn the_two_steps_commit_with_the_callers_transaction() {
     });
 }
 
+/// By whatever name it ends it, and whatever it returns then.
 #[test]
 fn business_that_ends_the_transaction_is_found_out() {
     RUNTIME.block_on(async {
         let shop = Shop::new().await;
-        let business = async |tx: &mut PgConnection| {
-            sqlx::raw_sql("COMMIT; BEGIN").execute(tx).await.map(|_| 1)
-        };
-        let run = shop.run_as(&shop.pool, "order", business);
-        let Err(RunError::Store(error)) = run.await else { panic!("it was ended") };
-        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        for end in [
+            "COMMIT",
+            "ROLLBACK",
+            "COMMIT; BEGIN",
+            "ROLLBACK; BEGIN",
+            "COMMIT AND CHAIN",
+            "COMMIT; BEGIN; SELECT 1 / 0",
+            "COMMIT; SELECT 1 / 0",
+        ] {
+            for fails in [false, true] {
+                let id = format!("{end} {fails}");
+                let business = async |tx: &mut PgConnection| {
+                    shop.pay(tx, 1).await.unwrap();
+                    let _ignored = sqlx::raw_sql(end).execute(tx).await;
+                    if fails { Err("no stock") } else { Ok(1) }
+                };
+                let run = shop.run_as(&shop.pool, &id, business).await;
+                let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+                assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+                assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
+            }
+        }
+        assert!(!shop.run("order").await.unwrap().is_replay());
+        assert_eq!(shop.open_transactions().await, 0);
+    });
+}
+
+/// In whatever state it leaves the transaction, if it leaves it open: nothing was done.
+#[test]
+fn business_that_fails_without_ending_the_transaction_did_nothing() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for sql in ["SELECT 1", "SELECT 1 / 0", "SAVEPOINT mine; SELECT 1 / 0"] {
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let _ignored = sqlx::raw_sql(sql).execute(tx).await;
+                Err("no stock")
+            };
+            let run = shop.run_as(&shop.pool, sql, business).await;
+            assert!(matches!(run, Err(RunError::NotStarted("no stock"))), "{sql}: {run:?}");
+            assert!(!shop.run(sql).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [100; 3]);
+    });
+}
+
+/// The session is gone after a COMMIT by hand, or without one: the server knows which.
+#[test]
+fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for end in ["SELECT 1", "COMMIT"] {
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let id = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await;
+                let id: i32 = id.unwrap();
+                sqlx::raw_sql(end).execute(tx).await.unwrap();
+                let kill = sqlx::query("SELECT pg_terminate_backend($1)").bind(id);
+                kill.execute(&shop.pool).await.unwrap();
+                Err("no stock")
+            };
+            match (end, shop.run_as(&shop.pool, end, business).await) {
+                ("SELECT 1", Err(RunError::NotStarted("no stock"))) => {}
+                ("COMMIT", Err(RunError::Store(error))) => {
+                    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+                }
+                (_, other) => panic!("{end}: {other:?}"),
+            }
+        }
+        assert_eq!(shop.payments().await, [1]);
     });
 }
 
