@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use crate::driver::{self, Failed};
 use crate::settle::{SAVEPOINT, Undone, ended_by_business, undo};
-use crate::sql::fault::{Purpose, rolled_back};
-use crate::sql::{Terms, answer};
+use crate::sql::fault::{Purpose, not_in_transaction, rolled_back};
+use crate::sql::{Call, MARK, Terms, answer};
 use crate::store::{CLAIM, PostgresStore, Shared, one};
 
 pub(crate) const RUN: Purpose = Purpose::write("run in a transaction");
@@ -91,10 +91,12 @@ impl PostgresStore {
             .start()
             .await
             .map_err(|error| RunError::Store(before_commit(error)))?;
+        let Shared { tables, terms, .. } = &*self.shared;
+        let call = tables.claim(prepared.key(), prepared.claim(), terms);
         // Both are sent at once. Whoever ends the transaction ends the savepoint, too.
         let (begun, claimed) = join!(
             transaction.batch_execute(SAVEPOINT),
-            self.claim_on(&transaction, &prepared, &self.shared.terms)
+            self.claim_on(&transaction, &call, &prepared)
         );
         let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
         begun.map_err(|error| RunError::Store(before_commit(error)))?;
@@ -181,15 +183,19 @@ impl PostgresStore {
     /// Dropped: roll back.
     ///
     /// # Errors
-    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`. After
-    /// [`Store`](RunError::Store) the transaction can only roll back.
+    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`; and `Misconfigured`, with
+    /// nothing done, if the transaction was ended already. After [`Store`](RunError::Store) the transaction
+    /// can only roll back.
     pub async fn claim_in<T: DeserializeOwned>(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
         prepared: &Prepared,
     ) -> Result<Admitted<T>, RunError<Infallible>> {
-        let terms = Terms { patience: None, ..self.shared.terms.clone() };
-        let claimed = self.claim_on(transaction, prepared, &terms).await;
+        let terms = self.callers_terms();
+        let call = self.shared.tables.claim_in(prepared.key(), prepared.claim(), &terms);
+        // Both are sent at once. If the mark fails, so does the other, or finds none.
+        let (_, claimed) =
+            join!(transaction.batch_execute(MARK), self.claim_on(transaction, &call, prepared));
         let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
         prepared.admit(outcome)
     }
@@ -209,8 +215,8 @@ impl PostgresStore {
     /// # Errors
     /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
     ///   the key is no longer this attempt's. Rolled back.
-    /// - [`Store`](RecordError::Store): as for [`complete`](oncekey::store::Store::complete), and `Misconfigured` if
-    ///   `value` cannot be encoded. Roll back.
+    /// - [`Store`](RecordError::Store): as for [`complete`](oncekey::store::Store::complete), and
+    ///   `Misconfigured` if `value` cannot be encoded or the transaction was ended already. Roll back.
     pub async fn complete_in<T: Serialize>(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
@@ -218,20 +224,28 @@ impl PostgresStore {
         grant: Grant,
         value: &T,
     ) -> Result<(), RecordError> {
-        let terms = Terms { patience: None, ..self.shared.terms.clone() };
+        let terms = self.callers_terms();
         let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
-        self.complete_with(transaction, prepared, &command, None, &terms).await
+        let (_, completed) = join!(
+            transaction.batch_execute(MARK),
+            self.complete_with(transaction, prepared, &command, None, &terms)
+        );
+        completed
+    }
+
+    fn callers_terms(&self) -> Terms {
+        Terms { patience: None, ..self.shared.terms.clone() }
     }
 
     async fn claim_on(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
+        call: &Call<'_>,
         prepared: &Prepared,
-        terms: &Terms,
     ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let Shared { tables, lock_timeout, .. } = &*self.shared;
-        let call = tables.claim(prepared.key(), prepared.claim(), terms);
-        match driver::query(transaction.client(), &call).await {
+        let Shared { lock_timeout, .. } = &*self.shared;
+        match driver::query(transaction.client(), call).await {
+            Ok(rows) if rows.is_empty() => Err(not_in_transaction(CLAIM.operation())),
             Ok(rows) => answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?),
             // Whoever has the row is at work on the key.
             Err(Failed::Server(error)) if error.is_lock_timeout() => {
@@ -266,7 +280,12 @@ impl PostgresStore {
             Purpose::completing("complete", &command.completion).map_err(RecordError::Store)?;
         let call = self.shared.tables.complete_in(prepared.key(), command, xact, terms);
         let fenced = match driver::query(transaction.client(), &call).await {
-            Ok(rows) if rows.is_empty() => return Err(RecordError::Store(ended_by_business())),
+            Ok(rows) if rows.is_empty() => {
+                return Err(RecordError::Store(match xact {
+                    Some(_) => ended_by_business(),
+                    None => not_in_transaction(purpose.operation()),
+                }));
+            }
             Ok(_) => Fenced::Applied,
             Err(Failed::Server(error)) => match driver::refusal(&error) {
                 Some(refusal) => answer::refusal(purpose, refusal).map_err(RecordError::Store)?,

@@ -180,6 +180,36 @@ fn a_stale_owners_writes_roll_back_even_if_it_ignores_the_refusal() {
     });
 }
 
+/// Outside of one, a step would commit by itself. Nothing is written then.
+#[test]
+fn the_two_steps_are_refused_outside_of_a_transaction() {
+    block_on(async {
+        let shop = Shop::new().await;
+        let mut client = shop.own_connection().await;
+        let prepared = shop.idempotency.prepare(&key("order"), &request()).unwrap();
+        for end in ["COMMIT", "ROLLBACK"] {
+            let tx = client.transaction().await.unwrap();
+            tx.batch_execute(end).await.unwrap();
+            let refused = shop.store.claim_in::<i64>(&tx, &prepared).await;
+            let Err(RunError::Store(error)) = refused else { panic!("{end}: {refused:?}") };
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+            assert!(error.to_string().contains("begin"), "{error}");
+            assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
+        }
+
+        let tx = client.transaction().await.unwrap();
+        let admitted = shop.store.claim_in::<i64>(&tx, &prepared).await.unwrap();
+        let Admitted::Run { grant, .. } = admitted else { panic!("{admitted:?}") };
+        shop.pay(&tx, 100).await.unwrap();
+        tx.batch_execute("COMMIT").await.unwrap();
+        let refused = shop.store.complete_in(&tx, &prepared, grant, &100).await.unwrap_err();
+        let RecordError::Store(error) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        let seen = shop.store.get(&key("order")).await.unwrap().unwrap();
+        assert_eq!(seen.state, State::Live);
+    });
+}
+
 #[test]
 fn business_may_use_savepoints() {
     block_on(async {

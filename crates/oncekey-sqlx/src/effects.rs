@@ -6,12 +6,13 @@ use oncekey::store::{Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::rolled_back;
-use oncekey_postgres::sql::{Tables, Terms};
+use oncekey_postgres::sql::{MARK, Tables, Terms};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::connection::Guarded;
+use crate::driver;
 use crate::run::{Ended, LOCK_TIMEOUT, RUN, encode};
 
 /// Runs operations whose effects are writes by sqlx to the database that has the keys.
@@ -145,7 +146,8 @@ impl SqlxPostgres {
     /// Prepare the run with [`Idempotency::prepare`]. If this returns [`Admitted::Run`], do your writes
     /// and call [`complete_in`](Self::complete_in), in the same transaction or, before the lease ends, in
     /// a later one; in every other case roll back. It waits for the key's row as long as the
-    /// transaction's `lock_timeout` says. `connection` must be in a transaction.
+    /// transaction's `lock_timeout` says. `connection` must be in a transaction, whoever began it: this looks,
+    /// by a round trip of its own.
     ///
     /// ```no_run
     /// use oncekey::transaction::Admitted;
@@ -183,14 +185,19 @@ impl SqlxPostgres {
     /// use [`run_in_transaction`](Self::run_in_transaction).
     ///
     /// # Errors
-    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`. After
-    /// [`Store`](RunError::Store) the transaction can only roll back.
+    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`; and `Misconfigured`, with
+    /// nothing done, if `connection` is in no transaction. After [`Store`](RunError::Store) the transaction
+    /// can only roll back.
     pub async fn claim_in<T: DeserializeOwned>(
         &self,
         connection: &mut PgConnection,
         prepared: &Prepared,
     ) -> Result<Admitted<T>, RunError<Infallible>> {
-        let claimed = self.claim_on(connection, prepared, &self.callers_terms()).await;
+        let terms = self.callers_terms();
+        let call = self.tables.claim_in(prepared.key(), prepared.claim(), &terms);
+        // If it fails, so does the claim, or finds no mark.
+        let _ = driver::execute(connection, MARK).await;
+        let claimed = self.claim_on(connection, &call, prepared).await;
         let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
         prepared.admit(outcome)
     }
@@ -211,7 +218,7 @@ impl SqlxPostgres {
     /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
     ///   the key is no longer this attempt's. Rolled back.
     /// - [`Store`](RecordError::Store): as for every store, and `Misconfigured` if `value` cannot be
-    ///   encoded. Roll back.
+    ///   encoded or `connection` is in no transaction. Roll back.
     pub async fn complete_in<T: Serialize>(
         &self,
         connection: &mut PgConnection,
@@ -220,6 +227,7 @@ impl SqlxPostgres {
         value: &T,
     ) -> Result<(), RecordError> {
         let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
+        let _ = driver::execute(connection, MARK).await;
         self.complete_on(connection, prepared, &command, None, &self.callers_terms()).await
     }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Outcome, RecordError, RunError};
-use oncekey_postgres::sql::fault::{Purpose, REFUSED, rolled_back};
-use oncekey_postgres::sql::{Terms, answer};
+use oncekey_postgres::sql::fault::{Purpose, REFUSED, not_in_transaction, rolled_back};
+use oncekey_postgres::sql::{Call, Terms, answer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Postgres, Transaction};
 
-use crate::driver::{self, Failed, one};
+use crate::driver::{self, Failed};
 use crate::effects::SqlxPostgres;
 
 const CLAIM: Purpose = Purpose::new_key("claim");
@@ -45,7 +45,8 @@ impl SqlxPostgres {
                 return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
             }
         };
-        let claimed = self.claim_on(&mut transaction, prepared, &self.terms).await;
+        let call = self.tables.claim(prepared.key(), prepared.claim(), &self.terms);
+        let claimed = self.claim_on(&mut transaction, &call, prepared).await;
         let admitted = match claimed {
             Ok((outcome, xact)) => prepared.admit(outcome).map(|admitted| (admitted, xact)),
             Err(error) => Err(RunError::Store(rolled_back(error))),
@@ -117,12 +118,12 @@ impl SqlxPostgres {
     pub(crate) async fn claim_on(
         &self,
         connection: &mut PgConnection,
+        call: &Call<'_>,
         prepared: &Prepared,
-        terms: &Terms,
     ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let call = self.tables.claim(prepared.key(), prepared.claim(), terms);
-        match driver::query(connection, &call).await {
-            Ok(row) => answer::claim(CLAIM, prepared.claim(), &one(CLAIM, row)?),
+        match driver::query(connection, call).await {
+            Ok(Some(row)) => answer::claim(CLAIM, prepared.claim(), &row),
+            Ok(None) => Err(not_in_transaction(CLAIM.operation())),
             // Whoever has the row is at work on the key.
             Err(Failed::Server(error)) if error.is_lock_timeout() => {
                 Ok((ClaimOutcome::Busy { retry_after: LOCK_TIMEOUT }, None))
@@ -144,7 +145,12 @@ impl SqlxPostgres {
         let call = self.tables.complete_in(prepared.key(), command, xact, terms);
         let fenced = match driver::query(connection, &call).await {
             Ok(Some(_)) => Fenced::Applied,
-            Ok(None) => return Err(RecordError::Store(ended_by_business())),
+            Ok(None) => {
+                return Err(RecordError::Store(match xact {
+                    Some(_) => ended_by_business(),
+                    None => not_in_transaction(purpose.operation()),
+                }));
+            }
             Err(Failed::Server(error)) if error.sqlstate() == REFUSED => {
                 answer::refusal(purpose, error.message()).map_err(RecordError::Store)?
             }

@@ -266,6 +266,44 @@ fn the_two_steps_commit_with_the_callers_transaction() {
     });
 }
 
+/// Outside of a transaction, a step would commit by itself. Nothing is written then. One that was not begun
+/// by sqlx is as good as one that was.
+#[test]
+fn the_two_steps_are_refused_outside_of_a_transaction() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let prepared = shop.idempotency.prepare(&key("order"), &request()).unwrap();
+        let mut connection = shop.pool.acquire().await.unwrap();
+        let refused = shop.effects.claim_in::<i64>(&mut connection, &prepared).await;
+        let Err(RunError::Store(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        assert!(error.to_string().contains("begin"), "{error}");
+        assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
+
+        let mut tx = shop.pool.begin().await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *tx).await.unwrap();
+        let refused = shop.effects.claim_in::<i64>(&mut tx, &prepared).await;
+        assert!(matches!(refused, Err(RunError::Store(_))), "{refused:?}");
+        assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
+        drop(tx);
+
+        sqlx::raw_sql("BEGIN").execute(&mut *connection).await.unwrap();
+        let admitted = shop.effects.claim_in::<i64>(&mut connection, &prepared).await.unwrap();
+        let Admitted::Run { grant, .. } = admitted else { panic!("{admitted:?}") };
+        shop.pay(&mut connection, 100).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+        let refused = shop.effects.complete_in(&mut connection, &prepared, grant, &100).await;
+        let Err(RecordError::Store(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        let seen = shop.store.get(&key("order")).await.unwrap().unwrap();
+        assert_eq!(seen.state, oncekey::store::State::Live);
+        sqlx::raw_sql("BEGIN").execute(&mut *connection).await.unwrap();
+        shop.effects.complete_in(&mut connection, &prepared, grant, &100).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+        assert!(shop.run("order").await.unwrap().is_replay());
+    });
+}
+
 /// By whatever name it ends it, and whatever it returns then.
 #[test]
 fn business_that_ends_the_transaction_is_found_out() {

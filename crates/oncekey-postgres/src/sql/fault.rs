@@ -207,6 +207,16 @@ pub fn rolled_back(error: StoreError) -> StoreError {
         .with_source(error)
 }
 
+/// The error of a command that has to be in a transaction, and is not.
+#[must_use]
+pub fn not_in_transaction(operation: &'static str) -> StoreError {
+    misconfigured(
+        operation,
+        "the connection is in no transaction, and nothing was done; begin one, then claim, write and \
+         complete in it",
+    )
+}
+
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context

@@ -12,6 +12,6 @@ pub mod fault;
 mod schema;
 mod tables;
 
-pub use call::{Call, Param, Terms};
+pub use call::{Call, MARK, Param, Terms};
 pub use schema::{Finding, VERSION};
 pub use tables::Tables;
