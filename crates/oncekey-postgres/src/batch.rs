@@ -304,7 +304,7 @@ impl<C: Batched> Batch<C> {
                     }
                 }
             }
-            Err(Failed::Server(error)) if !error.ends_the_session() => {}
+            Err(Failed::Server(error)) if !error.is_no_answer() => {}
             Err(failed) => {
                 let error = failed.into_error(C::PURPOSE);
                 replies.fill_with(|| Reply::Answer(Err(error.clone())));

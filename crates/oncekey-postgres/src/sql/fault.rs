@@ -135,8 +135,12 @@ impl Purpose {
     }
 
     fn explain(self, error: &ServerError) -> (ErrorKind, &'static str) {
-        if error.ends_the_session() {
-            return (self.unanswered, LOST);
+        if error.is_no_answer() {
+            let message = match error.sqlstate() {
+                "40003" | "08007" => "the server does not know what became of the statement",
+                _ => LOST,
+            };
+            return (self.unanswered, message);
         }
         match error.sqlstate() {
             "40001" | "40P01" | "0A000" => (
@@ -266,10 +270,15 @@ impl ServerError {
         matches!(self.sqlstate(), "25P01" | "3B001")
     }
 
-    /// Whether it may have come instead of an answer that was about to be sent. An administrator's
-    /// command may end a session that has committed and waits for its standby.
-    pub(crate) fn ends_the_session(&self) -> bool {
-        self.fatal || self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
+    /// Whether it says nothing of what was done. It may have come instead of an answer that was about to be
+    /// sent: an administrator's command may end a session that has committed and waits for its standby.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        let state = &self.sqlstate[..];
+        // The last three: time-outs that end a session, and a statement whose completion is unknown.
+        self.fatal
+            || state.starts_with("08")
+            || state.starts_with("57P")
+            || matches!(state, "25P03" | "25P04" | "40003")
     }
 }
 
@@ -303,6 +312,13 @@ mod tests {
             ("XX001", ErrorKind::Corrupt),
             ("57P01", ErrorKind::OutcomeUnknown),
             ("08006", ErrorKind::OutcomeUnknown),
+            ("08007", ErrorKind::OutcomeUnknown),
+            ("40003", ErrorKind::OutcomeUnknown),
+            ("25P03", ErrorKind::OutcomeUnknown),
+            ("25P04", ErrorKind::OutcomeUnknown),
+            // A transaction that was rolled back, whatever else is known of it.
+            ("40000", ErrorKind::Unavailable),
+            ("58030", ErrorKind::Unavailable),
         ] {
             assert_eq!(kind(Purpose::write("claim"), sqlstate, false), expected, "{sqlstate}");
         }
