@@ -82,61 +82,94 @@ impl PostgresStore {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut client =
-            driver::connection(&self.shared.pool, RUN).await.map_err(RunError::Store)?;
-        // Dropping it, on every way out but the last, rolls it back.
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::ReadCommitted)
-            .start()
-            .await
-            .map_err(|error| RunError::Store(before_commit(error)))?;
-        let Shared { tables, terms, .. } = &*self.shared;
-        let call = tables.claim(prepared.key(), prepared.claim(), terms);
-        // Both are sent at once. Whoever ends the transaction ends the savepoint, too.
-        let (begun, claimed) = join!(
-            transaction.batch_execute(SAVEPOINT),
-            self.claim_on(&transaction, &call, &prepared)
-        );
-        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        begun.map_err(|error| RunError::Store(before_commit(error)))?;
-        let (grant, number) = match prepared.admit(outcome)? {
-            Admitted::Run { grant, number } => (grant, number),
-            Admitted::Replay(outcome) => return Ok(outcome),
-        };
-
-        let done = match business(&mut transaction).await {
-            Ok(value) => self
-                .complete_on(&transaction, &prepared, grant, &value, xact.as_deref())
+        let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
+        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout);
+        loop {
+            let mut client = driver::connection(pool, RUN).await.map_err(RunError::Store)?;
+            // Dropping it, on every way out but a commit, rolls it back.
+            let transaction = client
+                .build_transaction()
+                .isolation_level(IsolationLevel::ReadCommitted)
+                .start()
                 .await
-                .map(|()| value)
-                .map_err(|error| match error {
-                    RecordError::Store(error) => RunError::Store(error),
-                    _ => RunError::LeaseLost,
-                }),
-            Err(error) => Err(RunError::NotStarted(error)),
-        };
-        let value = match done {
-            Ok(value) => value,
-            Err(error) => {
-                let undone = match undo(transaction).await {
-                    Undone::Unanswered(lost) => {
-                        drop(client);
-                        self.settle_lost(lost, xact.as_deref()).await
-                    }
-                    Undone::RolledBack => Ok(()),
-                    Undone::EndedBefore => Err(ended_by_business()),
-                };
-                return Err(undone.map_or_else(RunError::Store, |()| error));
-            }
-        };
-        match transaction.commit().await {
-            Ok(()) => Ok(prepared.committed(number, value)),
-            Err(error) => {
+                .map_err(|error| RunError::Store(before_commit(error)))?;
+            let terms = waiting.terms(terms);
+            let call = tables.claim(prepared.key(), prepared.claim(), &terms);
+            // Both are sent at once. Whoever ends the transaction ends the savepoint, too.
+            let (begun, claimed) = join!(
+                transaction.batch_execute(SAVEPOINT),
+                self.claim_on(&transaction, &call, &prepared)
+            );
+            let claimed = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
+            let Claimed::Told(outcome, xact) = claimed else {
+                // Others need the connection more.
+                drop(transaction);
                 drop(client);
-                let settled = self.settle_commit(&prepared, error, xact.as_deref()).await;
-                settled.map(|()| prepared.committed(number, value)).map_err(RunError::Store)
+                if waiting.again().await {
+                    continue;
+                }
+                return match prepared.admit(ClaimOutcome::Busy { retry_after: *lock_timeout })? {
+                    Admitted::Replay(outcome) => Ok(outcome),
+                    Admitted::Run { .. } => Err(RunError::LeaseLost),
+                };
+            };
+            begun.map_err(|error| RunError::Store(before_commit(error)))?;
+            let (grant, number) = match prepared.admit(outcome)? {
+                Admitted::Run { grant, number } => (grant, number),
+                Admitted::Replay(outcome) => return Ok(outcome),
+            };
+            drop(waiting);
+            let xact = xact.as_deref();
+            let ended = self.run_claimed(transaction, &prepared, grant, xact, business).await;
+            // What became of it is asked on another connection, which may be the only one.
+            drop(client);
+            let settled = match ended {
+                Ended::Committed(value) => Ok(value),
+                Ended::RolledBack(error) => return Err(error),
+                Ended::InDoubt(value, error) => {
+                    self.settle_commit(&prepared, error, xact).await.map(|()| value)
+                }
+                Ended::Lost(error, failed) => {
+                    let settled = self.settle_lost(failed, xact).await;
+                    return Err(settled.map_or_else(RunError::Store, |()| error));
+                }
+            };
+            return settled.map(|value| prepared.committed(number, value)).map_err(RunError::Store);
+        }
+    }
+
+    /// What comes after the claim.
+    async fn run_claimed<T, E, F>(
+        &self,
+        mut transaction: Transaction<'_>,
+        prepared: &Prepared,
+        grant: Grant,
+        xact: Option<&str>,
+        business: F,
+    ) -> Ended<T, E>
+    where
+        T: Serialize,
+        F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
+        let error = match business(&mut transaction).await {
+            Ok(value) => {
+                match self.complete_on(&transaction, prepared, grant, &value, xact).await {
+                    Ok(()) => {
+                        return match transaction.commit().await {
+                            Ok(()) => Ended::Committed(value),
+                            Err(error) => Ended::InDoubt(value, error),
+                        };
+                    }
+                    Err(RecordError::Store(error)) => RunError::Store(error),
+                    Err(_) => RunError::LeaseLost,
+                }
             }
+            Err(error) => RunError::NotStarted(error),
+        };
+        match undo(transaction).await {
+            Undone::RolledBack => Ended::RolledBack(error),
+            Undone::EndedBefore => Ended::RolledBack(RunError::Store(ended_by_business())),
+            Undone::Unanswered(failed) => Ended::Lost(error, failed),
         }
     }
 
@@ -196,8 +229,11 @@ impl PostgresStore {
         // Both are sent at once. If the mark fails, so does the other, or finds none.
         let (_, claimed) =
             join!(transaction.batch_execute(MARK), self.claim_on(transaction, &call, prepared));
-        let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        prepared.admit(outcome)
+        prepared.admit(match claimed.map_err(|error| RunError::Store(rolled_back(error)))? {
+            Claimed::Told(outcome, _) => outcome,
+            // Whoever has the row is at work on the key.
+            Claimed::Locked => ClaimOutcome::Busy { retry_after: self.shared.lock_timeout },
+        })
     }
 
     /// Completes a key in a transaction of your own, so that your writes and the result commit together.
@@ -242,15 +278,14 @@ impl PostgresStore {
         transaction: &tokio_postgres::Transaction<'_>,
         call: &Call<'_>,
         prepared: &Prepared,
-    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let Shared { lock_timeout, .. } = &*self.shared;
+    ) -> Result<Claimed, StoreError> {
         match driver::query(transaction.client(), call).await {
             Ok(rows) if rows.is_empty() => Err(not_in_transaction(CLAIM.operation())),
-            Ok(rows) => answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok((ClaimOutcome::Busy { retry_after: *lock_timeout }, None))
+            Ok(rows) => {
+                let (outcome, xact) = answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?)?;
+                Ok(Claimed::Told(outcome, xact))
             }
+            Err(Failed::Server(error)) if error.is_lock_timeout() => Ok(Claimed::Locked),
             Err(failed) => Err(failed.into_error(CLAIM)),
         }
     }
@@ -297,6 +332,24 @@ impl PostgresStore {
         };
         check_completed(fenced)
     }
+}
+
+enum Claimed {
+    /// With the transaction, as the server knows it.
+    Told(ClaimOutcome, Option<String>),
+    /// The row was not had in time.
+    Locked,
+}
+
+/// How a transaction ended that had its grant.
+enum Ended<T, E> {
+    Committed(T),
+    /// The commit failed.
+    InDoubt(T, tokio_postgres::Error),
+    /// For this reason, or else it was ended by somebody else and this tells so.
+    RolledBack(RunError<E>),
+    /// It was to be rolled back for this reason, and the connection was lost.
+    Lost(RunError<E>, Failed),
 }
 
 fn encode<T: Serialize>(

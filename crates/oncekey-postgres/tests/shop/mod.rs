@@ -40,6 +40,13 @@ impl Shop {
         Ok(amount)
     }
 
+    /// The same in a transaction of the driver's own kind.
+    pub async fn pay_in(&self, tx: &tokio_postgres::Transaction<'_>, amount: i64) -> i64 {
+        let sql = format!("INSERT INTO {} (amount) VALUES ({amount})", self.table);
+        tx.batch_execute(&sql).await.unwrap();
+        amount
+    }
+
     pub async fn payments(&self) -> i64 {
         let sql = format!("SELECT count(*) FROM {}", self.table);
         connection(&self.fixture.direct).await.query_one(&sql, &[]).await.unwrap().get(0)
