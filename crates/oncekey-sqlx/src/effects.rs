@@ -1,29 +1,38 @@
 //! [`SqlxPostgres`]: effect and record in one transaction.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
-use oncekey::store::{Grant, StoreError};
+use oncekey::store::{ClaimOutcome, Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::rolled_back;
-use oncekey_postgres::sql::{MARK, Tables, Terms};
+use oncekey_postgres::sql::{MARK, Tables, Terms, Turns};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::connection::Guarded;
 use crate::driver;
-use crate::run::{Ended, LOCK_TIMEOUT, RUN, encode};
+use crate::run::{Claimed, Ended, RUN, Ran, Running, encode};
+
+/// How long a key's row is waited for unless told otherwise.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs operations whose effects are writes by sqlx to the database that has the keys.
 ///
-/// It knows the names of the tables and holds no connection. The tables are those of
+/// It knows the names of the tables and holds no connection. Make one, and clone it: among duplicates that
+/// wait in the clones, one at a time needs a connection. The tables are those of
 /// [`oncekey_postgres`], and what is recorded here is replayed there: give the engine a store on the same
 /// tables, for whatever is not done inside a transaction.
 #[derive(Debug, Clone)]
 pub struct SqlxPostgres {
     pub(crate) tables: Tables,
     pub(crate) terms: Terms,
+    pub(crate) lock_timeout: Duration,
+    /// Of all clones.
+    turns: Arc<Turns>,
 }
 
 impl SqlxPostgres {
@@ -42,9 +51,28 @@ impl SqlxPostgres {
     /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured): a schema is 1 to 63 ASCII letters, digits and
     /// underscores, a table 1 to 40 of them in lower case, neither with a digit first.
     pub fn on(schema: &str, table: &str) -> Result<Self, StoreError> {
-        let patience = Some(LOCK_TIMEOUT.as_millis().to_string());
-        let terms = Terms { durable: true, patience };
-        Ok(Self { tables: Tables::new(schema, table)?, terms })
+        Ok(Self {
+            tables: Tables::new(schema, table)?,
+            terms: Terms { durable: true, patience: None },
+            lock_timeout: LOCK_TIMEOUT,
+            turns: Arc::default(),
+        }
+        .lock_timeout(LOCK_TIMEOUT))
+    }
+
+    /// How long [`run_in_transaction`](Self::run_in_transaction) waits for another transaction that has the
+    /// key's row; 5 seconds unless set. Zero is for ever.
+    ///
+    /// Then it is `Busy`, since somebody is at work on the key.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        let millis = match timeout {
+            Duration::ZERO => 0,
+            timeout => timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into()),
+        };
+        self.terms.patience = Some(millis.to_string());
+        self.lock_timeout = timeout;
+        self
     }
 
     /// The statements that make the tables and functions, for your migrations. They belong into one
@@ -59,7 +87,8 @@ impl SqlxPostgres {
     ///
     /// The transaction is begun here, at READ COMMITTED, on a connection of `pool`, and committed here.
     /// `business` gets it, may borrow from its surroundings, and must not end it. A duplicate that comes
-    /// meanwhile waits for the row, for 5 seconds at most, and gets the result.
+    /// meanwhile waits for the row, for [`lock_timeout`](Self::lock_timeout) at most, and
+    /// gets the result.
     ///
     /// ```no_run
     /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
@@ -113,30 +142,65 @@ impl SqlxPostgres {
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
-        let guarded = connection.get(RUN).map_err(RunError::Store)?;
-        match self.run_on(guarded, &prepared, business).await {
-            Ended::Committed { running, value } => {
-                connection.give_back();
-                Ok(prepared.committed(running.number, value))
+        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout);
+        let mut business = business;
+        loop {
+            let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
+            let guarded = connection.get(RUN).map_err(RunError::Store)?;
+            let terms = waiting.terms(&self.terms);
+            match self.run_on(guarded, &prepared, &terms, business).await {
+                Ran::Ended(running, ended) => {
+                    return self.end(pool, connection, &prepared, &running, ended).await;
+                }
+                Ran::Refused { told, in_order } => {
+                    connection.close(in_order);
+                    return told;
+                }
+                Ran::Locked { business: later, in_order } => {
+                    business = later;
+                    // Others need it more.
+                    connection.close(in_order);
+                }
             }
-            Ended::InDoubt { running, value, failed } => {
-                drop(connection);
-                let xact = running.xact.as_deref();
-                let settled = self.settle_commit(pool, &prepared, failed, xact).await;
-                settled.map(|()| prepared.committed(running.number, value)).map_err(RunError::Store)
+            if !waiting.again().await {
+                let busy = ClaimOutcome::Busy { retry_after: self.lock_timeout };
+                return match prepared.admit(busy)? {
+                    Admitted::Replay(outcome) => Ok(outcome),
+                    Admitted::Run { .. } => Err(RunError::LeaseLost),
+                };
             }
-            Ended::Lost { running, error, failed } => {
+        }
+    }
+
+    /// Gives the connection back, and finds out what became of the transaction if that was lost.
+    async fn end<T, E>(
+        &self,
+        pool: &PgPool,
+        connection: Guarded,
+        prepared: &Prepared,
+        running: &Running,
+        ended: Ended<T, E>,
+    ) -> Result<Outcome<T>, RunError<E>> {
+        let xact = running.xact.as_deref();
+        let committed = |value| prepared.committed(running.number, value);
+        match ended {
+            Ended::Committed(value) => {
+                connection.close(true);
+                Ok(committed(value))
+            }
+            Ended::InDoubt(value, failed) => {
                 drop(connection);
-                let settled =
-                    self.settle_lost(pool, &prepared, failed, running.xact.as_deref()).await;
+                let settled = self.settle_commit(pool, prepared, failed, xact).await;
+                settled.map(|()| committed(value)).map_err(RunError::Store)
+            }
+            Ended::Lost(error, failed) => {
+                drop(connection);
+                let settled = self.settle_lost(pool, prepared, failed, xact).await;
                 Err(settled.map_or_else(RunError::Store, |()| error))
             }
-            Ended::RolledBack { ran, in_order } => {
-                if in_order {
-                    connection.give_back();
-                }
-                ran
+            Ended::RolledBack { error, in_order } => {
+                connection.close(in_order);
+                Err(error)
             }
         }
     }
@@ -198,8 +262,11 @@ impl SqlxPostgres {
         // If it fails, so does the claim, or finds no mark.
         let _ = driver::execute(connection, MARK).await;
         let claimed = self.claim_on(connection, &call, prepared).await;
-        let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        prepared.admit(outcome)
+        prepared.admit(match claimed.map_err(|error| RunError::Store(rolled_back(error)))? {
+            Claimed::Told(outcome, _) => outcome,
+            // Whoever has the row is at work on the key.
+            Claimed::Locked => ClaimOutcome::Busy { retry_after: self.lock_timeout },
+        })
     }
 
     /// Completes a key in a transaction of your own, so that your writes and the result commit together.

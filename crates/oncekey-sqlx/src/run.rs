@@ -1,7 +1,5 @@
 //! A run inside one transaction: begin, claim, business, completion, end.
 
-use std::time::Duration;
-
 use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Outcome, RecordError, RunError};
@@ -22,9 +20,6 @@ pub(crate) const RUN: Purpose = Purpose::write("run in a transaction");
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SAVEPOINT oncekey_business";
 const ROLL_BACK_TO: &str = "ROLLBACK TO SAVEPOINT oncekey_business";
 
-/// How long a key's row is waited for, where the caller's transaction does not say.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl SqlxPostgres {
     /// Begins, runs, and ends. The transaction is one of sqlx, which so knows that a `begin` of `business` is a
     /// savepoint.
@@ -32,8 +27,9 @@ impl SqlxPostgres {
         &self,
         connection: &mut PgConnection,
         prepared: &Prepared,
+        terms: &Terms,
         business: F,
-    ) -> Ended<T, E>
+    ) -> Ran<T, E, F>
     where
         T: Serialize + DeserializeOwned,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -42,24 +38,27 @@ impl SqlxPostgres {
             Ok(transaction) => transaction,
             Err(error) => {
                 let error = rolled_back(Failed::from(error).into_error(RUN));
-                return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
+                return Ran::Refused { told: Err(RunError::Store(error)), in_order: false };
             }
         };
-        let call = self.tables.claim(prepared.key(), prepared.claim(), &self.terms);
-        let claimed = self.claim_on(&mut transaction, &call, prepared).await;
-        let admitted = match claimed {
-            Ok((outcome, xact)) => prepared.admit(outcome).map(|admitted| (admitted, xact)),
+        let call = self.tables.claim(prepared.key(), prepared.claim(), terms);
+        let told = match self.claim_on(&mut transaction, &call, prepared).await {
+            Ok(Claimed::Told(outcome, xact)) => match prepared.admit(outcome) {
+                Ok(Admitted::Run { grant, number }) => {
+                    let running = Running { grant, number, xact };
+                    let ended = self.run_in(transaction, prepared, &running, business).await;
+                    return Ran::Ended(running, ended);
+                }
+                Ok(Admitted::Replay(outcome)) => Ok(outcome),
+                Err(error) => Err(error),
+            },
+            Ok(Claimed::Locked) => {
+                let in_order = transaction.rollback().await.is_ok();
+                return Ran::Locked { business, in_order };
+            }
             Err(error) => Err(RunError::Store(rolled_back(error))),
         };
-        let ran = match admitted {
-            Ok((Admitted::Run { grant, number }, xact)) => {
-                let running = Running { grant, number, xact };
-                return self.run_in(transaction, prepared, running, business).await;
-            }
-            Ok((Admitted::Replay(outcome), _)) => Ok(outcome),
-            Err(error) => Err(error),
-        };
-        Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
+        Ran::Refused { told, in_order: transaction.rollback().await.is_ok() }
     }
 
     /// What comes after the claim.
@@ -67,21 +66,19 @@ impl SqlxPostgres {
         &self,
         mut transaction: Transaction<'_, Postgres>,
         prepared: &Prepared,
-        running: Running,
+        running: &Running,
         business: F,
     ) -> Ended<T, E>
     where
-        T: Serialize + DeserializeOwned,
+        T: Serialize,
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let error = match business(&mut transaction).await {
-            Ok(value) => match self.complete(&mut transaction, prepared, &running, &value).await {
+            Ok(value) => match self.complete(&mut transaction, prepared, running, &value).await {
                 Ok(()) => {
                     return match transaction.commit().await {
-                        Ok(()) => Ended::Committed { running, value },
-                        Err(error) => {
-                            Ended::InDoubt { running, value, failed: Failed::from(error) }
-                        }
+                        Ok(()) => Ended::Committed(value),
+                        Err(error) => Ended::InDoubt(value, Failed::from(error)),
                     };
                 }
                 Err(RecordError::Store(error)) => RunError::Store(error),
@@ -90,17 +87,14 @@ impl SqlxPostgres {
             Err(error) => RunError::NotStarted(error),
         };
         // Whoever ends the transaction ends the savepoint, too.
-        match driver::execute(&mut transaction, ROLL_BACK_TO).await {
-            Ok(()) => {
-                let in_order = transaction.rollback().await.is_ok();
-                Ended::RolledBack { ran: Err(error), in_order }
-            }
+        let error = match driver::execute(&mut transaction, ROLL_BACK_TO).await {
+            Ok(()) => error,
             Err(Failed::Server(ended)) if ended.is_no_savepoint() => {
-                let ran = Err(RunError::Store(ended_by_business()));
-                Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
+                RunError::Store(ended_by_business())
             }
-            Err(failed) => Ended::Lost { running, error, failed },
-        }
+            Err(failed) => return Ended::Lost(error, failed),
+        };
+        Ended::RolledBack { error, in_order: transaction.rollback().await.is_ok() }
     }
 
     async fn complete<T: Serialize>(
@@ -120,14 +114,14 @@ impl SqlxPostgres {
         connection: &mut PgConnection,
         call: &Call<'_>,
         prepared: &Prepared,
-    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
+    ) -> Result<Claimed, StoreError> {
         match driver::query(connection, call).await {
-            Ok(Some(row)) => answer::claim(CLAIM, prepared.claim(), &row),
-            Ok(None) => Err(not_in_transaction(CLAIM.operation())),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok((ClaimOutcome::Busy { retry_after: LOCK_TIMEOUT }, None))
+            Ok(Some(row)) => {
+                let (outcome, xact) = answer::claim(CLAIM, prepared.claim(), &row)?;
+                Ok(Claimed::Told(outcome, xact))
             }
+            Ok(None) => Err(not_in_transaction(CLAIM.operation())),
+            Err(Failed::Server(error)) if error.is_lock_timeout() => Ok(Claimed::Locked),
             Err(failed) => Err(failed.into_error(CLAIM)),
         }
     }
@@ -170,27 +164,38 @@ pub(crate) struct Running {
     pub(crate) xact: Option<String>,
 }
 
-/// How a run and its transaction ended.
+pub(crate) enum Claimed {
+    /// With the transaction, as the server knows it.
+    Told(ClaimOutcome, Option<String>),
+    /// The row was not had in time.
+    Locked,
+}
+
+/// What came of a try to run. `in_order`: the connection can serve again.
+pub(crate) enum Ran<T, E, F> {
+    Ended(Running, Ended<T, E>),
+    /// There is nothing to run.
+    Refused {
+        told: Result<Outcome<T>, RunError<E>>,
+        in_order: bool,
+    },
+    /// The row was not had in time.
+    Locked {
+        business: F,
+        in_order: bool,
+    },
+}
+
+/// How a transaction ended that had its grant.
 pub(crate) enum Ended<T, E> {
-    Committed {
-        running: Running,
-        value: T,
-    },
-    /// The commit was not answered.
-    InDoubt {
-        running: Running,
-        value: T,
-        failed: Failed,
-    },
-    /// It was to be rolled back, because of `error`, and the connection was lost.
-    Lost {
-        running: Running,
-        error: RunError<E>,
-        failed: Failed,
-    },
-    /// Nothing is under way any more. `in_order`: the connection can serve again.
+    Committed(T),
+    /// The commit failed.
+    InDoubt(T, Failed),
+    /// It was to be rolled back for this reason, and the connection was lost.
+    Lost(RunError<E>, Failed),
+    /// For this reason, or else it was ended by somebody else and this tells so.
     RolledBack {
-        ran: Result<Outcome<T>, RunError<E>>,
+        error: RunError<E>,
         in_order: bool,
     },
 }
