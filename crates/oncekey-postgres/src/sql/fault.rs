@@ -171,10 +171,7 @@ impl Purpose {
                 ErrorKind::Misconfigured,
                 "a table or function is not as this build makes it; compare it with what `ddl` prints",
             ),
-            "25006" => (
-                ErrorKind::Unavailable,
-                "the server takes no writes: it is a standby, or `default_transaction_read_only` is on",
-            ),
+            "25006" => (ErrorKind::Unavailable, NO_WRITES),
             "25P02" => (
                 ErrorKind::Unavailable,
                 "an earlier statement of the transaction failed, so that it can only roll back",
@@ -221,6 +218,8 @@ pub fn not_in_transaction(operation: &'static str) -> StoreError {
     )
 }
 
+pub(super) const NO_WRITES: &str =
+    "the server takes no writes: it is a standby, or `default_transaction_read_only` is on";
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context
