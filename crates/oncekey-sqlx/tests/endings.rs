@@ -7,10 +7,10 @@ mod shop;
 use oncekey::RunError;
 use oncekey::store::ErrorKind;
 use oncekey_sqlx::sqlx;
-use oncekey_testkit::{Lose, Proxy};
-use sqlx::postgres::PgConnection;
+use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
+use sqlx::postgres::{PgConnection, PgPool};
 
-use shop::{RUNTIME, SERVER, Shop, pool};
+use shop::{RUNTIME, SERVER, Shop, pool, pool_at};
 
 /// The session is terminated while the business writes are done, and then everything happens once.
 #[test]
@@ -61,34 +61,51 @@ fn an_unknown_commit_is_settled_by_reading() {
 }
 
 /// By whatever name it ends it, and whatever it returns then.
+async fn is_found_out(shop: &Shop, pool: &PgPool, round: &str) {
+    for end in [
+        "COMMIT",
+        "ROLLBACK",
+        "COMMIT; BEGIN",
+        "ROLLBACK; BEGIN",
+        "COMMIT AND CHAIN",
+        "COMMIT; BEGIN; SELECT 1 / 0",
+        "COMMIT; SELECT 1 / 0",
+    ] {
+        for fails in [false, true] {
+            let id = format!("{round} {end} {fails}");
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let _ignored = sqlx::raw_sql(end).execute(tx).await;
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            let run = shop.run_as(pool, &id, business).await;
+            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+            assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
+        }
+    }
+    let ran = shop.run_as(pool, round, async |tx| shop.pay(tx, 100).await).await;
+    assert!(!ran.unwrap().is_replay());
+    let ran = shop.run_as(pool, round, async |tx| shop.pay(tx, 100).await).await;
+    assert!(ran.unwrap().is_replay());
+    assert_eq!(shop.open_transactions().await, 0);
+}
+
 #[test]
 fn business_that_ends_the_transaction_is_found_out() {
     RUNTIME.block_on(async {
         let shop = Shop::new().await;
-        for end in [
-            "COMMIT",
-            "ROLLBACK",
-            "COMMIT; BEGIN",
-            "ROLLBACK; BEGIN",
-            "COMMIT AND CHAIN",
-            "COMMIT; BEGIN; SELECT 1 / 0",
-            "COMMIT; SELECT 1 / 0",
-        ] {
-            for fails in [false, true] {
-                let id = format!("{end} {fails}");
-                let business = async |tx: &mut PgConnection| {
-                    shop.pay(tx, 1).await.unwrap();
-                    let _ignored = sqlx::raw_sql(end).execute(tx).await;
-                    if fails { Err("no stock") } else { Ok(1) }
-                };
-                let run = shop.run_as(&shop.pool, &id, business).await;
-                let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
-                assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
-                assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
-            }
-        }
-        assert!(!shop.run("order").await.unwrap().is_replay());
-        assert_eq!(shop.open_transactions().await, 0);
+        is_found_out(&shop, &shop.pool, "direct").await;
+    });
+}
+
+#[test]
+fn business_that_ends_the_transaction_is_found_out_behind_pgbouncer() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let pgbouncer = Pgbouncer::start(&SERVER, PoolMode::Transaction, 3);
+        let pool = pool_at(pgbouncer.host(), Pgbouncer::PORT, 4).await;
+        is_found_out(&shop, &pool, "behind").await;
     });
 }
 

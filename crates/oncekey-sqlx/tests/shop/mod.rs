@@ -53,8 +53,11 @@ impl Shop {
         connection: &mut PgConnection,
         amount: i64,
     ) -> Result<i64, sqlx::Error> {
-        let sql = format!("INSERT INTO {}.payments VALUES ($1) RETURNING amount", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(amount).fetch_one(connection).await
+        // Nothing is prepared, which a pgbouncer would not know again.
+        let sql =
+            format!("INSERT INTO {}.payments VALUES ({amount}) RETURNING amount", self.schema);
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
+        Ok(row.get(0))
     }
 
     pub async fn run(&self, id: &str) -> Result<Outcome<i64>, RunError<sqlx::Error>> {
@@ -91,9 +94,13 @@ impl Shop {
 }
 
 pub async fn pool(host: &std::path::Path, size: u32) -> PgPool {
+    pool_at(host, Postgres::PORT, size).await
+}
+
+pub async fn pool_at(host: &std::path::Path, port: u16, size: u32) -> PgPool {
     let options = PgConnectOptions::new_without_pgpass()
         .socket(host)
-        .port(Postgres::PORT)
+        .port(port)
         .username(Postgres::USER)
         .database(Postgres::USER);
     PgPoolOptions::new().max_connections(size).connect_with(options).await.unwrap()
