@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oncekey::store::StoreError;
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::builder::{OnConnect, Synchronous};
 use crate::busy;
@@ -56,20 +56,14 @@ impl Connecting<'_> {
         // One thread uses a connection at a time, so SQLite need not lock it.
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-        let connection = Connection::open_with_flags(self.path, flags).map_err(|error| {
+        Connection::open_with_flags(self.path, flags).map_err(|error| {
             match (error.sqlite_error_code(), self.obstacle()) {
                 (Some(ErrorCode::CannotOpen), Some(obstacle)) => {
                     misconfigured(OPERATION, obstacle).with_source(error)
                 }
                 _ => OPEN.failed(error),
             }
-        })?;
-        // What may not be written, SQLite opens for reading, and says so at the first write.
-        match connection.is_readonly("main") {
-            Ok(false) => Ok(connection),
-            Ok(true) => Err(OPEN.failed(read_only())),
-            Err(error) => Err(OPEN.failed(error)),
-        }
+        })
     }
 
     /// Why the file cannot be opened, if that can be seen.
@@ -147,10 +141,6 @@ impl Connecting<'_> {
             ),
         ))
     }
-}
-
-fn read_only() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None)
 }
 
 fn check_version(version: i32, allow_wal_reset_bug: bool) -> Result<(), StoreError> {
