@@ -109,26 +109,31 @@ async fn each_is_paid_once(shop: Arc<Shop>, faults: impl Future<Output = ()>) {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (orders, orders));
 }
 
+/// Also with a pool of one connection, which is then the one to ask what became of the other.
 #[test]
 fn sessions_that_are_terminated_at_any_moment() {
     block_on(async {
-        let fixture = PostgresFixture::create().await;
-        let mut config = fixture.config.clone();
-        config.application_name(&fixture.schema);
-        let shop = Arc::new(Shop::with(PostgresFixture { config, ..fixture }).await);
-        let direct = connection(&shop.fixture.direct).await;
-        let faults = async {
-            let random = ProcessRandom::new();
-            for _ in 0..200 {
-                sleep(Duration::from_micros(u64::try_from(random.next() % 20_000).unwrap())).await;
-                let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                           WHERE application_name = $1 \
-                           ORDER BY (state LIKE '%active%' OR state LIKE '%transaction%') DESC, \
-                           random() LIMIT 1";
-                direct.query(sql, &[&shop.fixture.schema]).await.unwrap();
-            }
-        };
-        each_is_paid_once(shop.clone(), faults).await;
+        for pool_size in [4, 1] {
+            let fixture = PostgresFixture::create().await;
+            let mut config = fixture.config.clone();
+            config.application_name(&fixture.schema);
+            let fixture = PostgresFixture { config, pool_size, ..fixture };
+            let shop = Arc::new(Shop::with(fixture).await);
+            let direct = connection(&shop.fixture.direct).await;
+            let faults = async {
+                let random = ProcessRandom::new();
+                for _ in 0..150 {
+                    let micros = u64::try_from(random.next() % 20_000).unwrap();
+                    sleep(Duration::from_micros(micros)).await;
+                    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                               WHERE application_name = $1 \
+                               ORDER BY (state LIKE '%active%' OR state LIKE '%transaction%') DESC, \
+                               random() LIMIT 1";
+                    direct.query(sql, &[&shop.fixture.schema]).await.unwrap();
+                }
+            };
+            each_is_paid_once(shop.clone(), faults).await;
+        }
     });
 }
 
