@@ -107,6 +107,8 @@ impl Drop for Folder {
 
 #[cfg(test)]
 mod tests {
+    use oncekey_testkit::Postgres;
+
     use super::{Folder, run};
 
     #[tokio::test]
@@ -117,6 +119,14 @@ mod tests {
         assert!(run(&store).await.unwrap());
         assert!(run(&store).await.unwrap());
         assert!(run(&[]).await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_money_is_moved_once_in_postgres() {
+        let server = Postgres::start();
+        let store = ["--store".to_owned(), format!("postgres:{}", server.connection_string())];
+        assert!(run(&store).await.unwrap());
+        assert!(run(&store).await.unwrap());
     }
 
     #[tokio::test]

@@ -135,8 +135,10 @@ pub(crate) async fn send<C: Batched>(
     let (true, Ok(runtime)) = (is_short && shared.batching, Handle::try_current()) else {
         return Reply::Alone;
     };
+    // Above the answer: of a call that is dropped, the lane must see that nobody waits any more.
+    let mut lane;
     let (reply, answer) = oneshot::channel();
-    let (number, lane) = {
+    let number = {
         let mut state = C::queue(shared).lock();
         state.last_number += 1;
         let number = state.last_number;
@@ -144,17 +146,19 @@ pub(crate) async fn send<C: Batched>(
         state.waiting.push_back(Member { number, key, command, reply, runtime });
         let is_free = state.lanes_taken < LANES;
         state.lanes_taken += usize::from(is_free);
-        (number, is_free.then(|| Lane::<C>::new(shared)))
+        lane = is_free.then(|| Lane::<C>::new(shared));
+        number
     };
-    if let Some(lane) = lane {
-        lane.gather().await;
-        let batch = lane.take();
+    if let Some(own) = &lane {
+        own.gather().await;
+        let batch = own.take();
         match &batch.members[..] {
             [] => {}
             [member] if member.number == number => return batch.send_first().await,
-            _ => drop(tokio::spawn(drive(lane, batch))),
+            _ => drop(lane.take().map(|lane| tokio::spawn(drive(lane, batch)))),
         }
     }
+    drop(lane);
     // Whoever drove the lane is gone with its runtime, and may have sent it.
     let gone = |gone| Reply::Answer(Err(C::PURPOSE.unanswered(gone)));
     let timer = ThreadTimer::new();
@@ -304,7 +308,7 @@ impl<C: Batched> Batch<C> {
                     }
                 }
             }
-            Err(Failed::Server(error)) if !error.ends_the_session() => {}
+            Err(Failed::Server(error)) if !error.is_no_answer() => {}
             Err(failed) => {
                 let error = failed.into_error(C::PURPOSE);
                 replies.fill_with(|| Reply::Answer(Err(error.clone())));

@@ -11,7 +11,7 @@ use oncekey::store::StoreError;
 
 use crate::batch::{PATIENCE, Queue};
 use crate::listener::Listener;
-use crate::sql::{Tables, Terms};
+use crate::sql::{Tables, Terms, Turns};
 use crate::store::{PostgresStore, Shared};
 
 /// What a commit of the store waits for.
@@ -96,7 +96,8 @@ impl PostgresStoreBuilder {
     ///
     /// Then a claim is answered [`Busy`](oncekey::store::ClaimOutcome::Busy), since somebody is at work
     /// on the key, and other calls fail with [`Timeout`](oncekey::store::ErrorKind::Timeout), not
-    /// applied. While it waits, a call holds one connection of the pool.
+    /// applied. Of all claims of one key, one at a time waits on a connection of the pool, and gives it
+    /// back again and again; of what only an owner calls, each holds one while it waits.
     pub const fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
@@ -183,6 +184,7 @@ impl PostgresStoreBuilder {
                 claims: Queue::default(),
                 completions: Queue::default(),
                 lock_timeout: self.lock_timeout,
+                turns: Turns::default(),
                 listener: self.listener,
             }),
         })

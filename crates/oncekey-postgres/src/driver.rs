@@ -98,7 +98,11 @@ impl From<tokio_postgres::Error> for Failed {
 /// What the server said. The driver's own error also shows details, and they contain keys.
 pub(crate) fn server_error(error: &tokio_postgres::Error) -> Option<ServerError> {
     error.as_db_error().map(|error| {
-        let fatal = matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+        // A pooler that speaks for itself gives it only in words.
+        let fatal = match error.parsed_severity() {
+            Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+            None => matches!(error.severity(), "FATAL" | "PANIC"),
+        };
         ServerError::new(error.code().code(), error.message(), fatal)
     })
 }

@@ -18,6 +18,8 @@ mod listener;
 #[cfg(feature = "tokio-postgres")]
 mod migrate;
 #[cfg(feature = "tokio-postgres")]
+mod settle;
+#[cfg(feature = "tokio-postgres")]
 mod store;
 #[cfg(feature = "tokio-postgres")]
 mod transaction;

@@ -63,10 +63,10 @@ impl PostgresStore {
     ///
     /// # Errors
     /// - [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured): they are not there, have another
-    ///   version, lack something, or the server is older than version 14.
+    ///   version, lack something, the role lacks a right, or the server is older than version 14.
     /// - [`Unavailable`](oncekey::store::ErrorKind::Unavailable),
-    ///   [`Timeout`](oncekey::store::ErrorKind::Timeout): the server could not be reached, or did not
-    ///   answer.
+    ///   [`Timeout`](oncekey::store::ErrorKind::Timeout): the server could not be reached, did not
+    ///   answer, or takes no writes.
     pub async fn check(&self) -> Result<(), StoreError> {
         let tables = &self.shared.tables;
         let client = driver::connection(&self.shared.pool, CHECK).await?;

@@ -17,7 +17,7 @@ use crate::builder::PostgresStoreBuilder;
 use crate::driver::{self, Failed};
 use crate::listener::Listener;
 use crate::sql::fault::Purpose;
-use crate::sql::{Call, Tables, Terms, answer};
+use crate::sql::{Call, Tables, Terms, Turns, answer};
 
 /// The most rows that one statement of a purge looks at: bounds how long it holds their locks.
 const PURGED_AT_ONCE: usize = 500;
@@ -112,6 +112,7 @@ pub(crate) struct Shared {
     /// For those who hold up others while they wait for a row.
     pub(crate) hurried: Terms,
     pub(crate) lock_timeout: Duration,
+    pub(crate) turns: Turns,
     pub(crate) batching: bool,
     pub(crate) prepared_statements: bool,
     pub(crate) claims: Queue<Claim>,
@@ -182,14 +183,20 @@ impl Store for PostgresStore {
         if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
             return answer;
         }
-        let Shared { tables, terms, .. } = &*self.shared;
-        match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, terms)).await {
-            Ok(rows) => Ok(answer::claim(CLAIM, claim, one(CLAIM, &rows)?)?.0),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok(ClaimOutcome::Busy { retry_after: self.shared.lock_timeout })
+        let Shared { tables, terms, turns, lock_timeout, .. } = &*self.shared;
+        let mut waiting = turns.wait_for(key, *lock_timeout);
+        loop {
+            let terms = waiting.terms(terms);
+            match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, &terms)).await {
+                Ok(rows) => return Ok(answer::claim(CLAIM, claim, one(CLAIM, &rows)?)?.0),
+                Err(Failed::Server(error)) if error.is_lock_timeout() => {
+                    if !waiting.again().await {
+                        // Whoever has the row is at work on the key.
+                        return Ok(ClaimOutcome::Busy { retry_after: *lock_timeout });
+                    }
+                }
+                Err(failed) => return Err(failed.into_error(CLAIM)),
             }
-            Err(failed) => Err(failed.into_error(CLAIM)),
         }
     }
 

@@ -2,27 +2,23 @@
 //! on a transaction of the caller's own.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel};
-use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, Store, StoreError};
+use futures::join;
+use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::driver::{self, Failed};
-use crate::sql::fault::{Purpose, rolled_back};
-use crate::sql::{Call, Terms, answer};
+use crate::settle::{SAVEPOINT, Undone, ended_by_business, undo};
+use crate::sql::fault::{Purpose, not_in_transaction, rolled_back};
+use crate::sql::{Call, MARK, Terms, answer};
 use crate::store::{CLAIM, PostgresStore, Shared, one};
 
-const RUN: Purpose = Purpose::write("run in a transaction");
-const SETTLE: Purpose = Purpose::read("read what became of a commit");
-
-/// How often, and how long apart, a commit of unknown outcome is asked about while it is under way.
-const ASKED: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RUN: Purpose = Purpose::write("run in a transaction");
 
 impl PostgresStore {
     /// Runs `business` in one transaction with the claim and the completion of `key`: its writes and the
@@ -66,10 +62,10 @@ impl PostgresStore {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost while it committed,
-    ///   and reading did not tell whether it did; or `business` ended the transaction itself. Of kind
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
+    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
     ///   `Misconfigured`, also when the result cannot be encoded or a deferred constraint is violated;
-    ///   rolled back. Of other kinds as for [`claim`](Store::claim); rolled back.
+    ///   rolled back. Of other kinds as for [`claim`](oncekey::store::Store::claim); rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     ///
@@ -86,37 +82,94 @@ impl PostgresStore {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut client =
-            driver::connection(&self.shared.pool, RUN).await.map_err(RunError::Store)?;
-        // Dropping it, on every way out but the last, rolls it back.
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::ReadCommitted)
-            .start()
-            .await
-            .map_err(|error| RunError::Store(before_commit(error)))?;
-        let claimed = self.claim_on(&transaction, &prepared, &self.shared.terms).await;
-        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        let (grant, number) = match prepared.admit(outcome)? {
-            Admitted::Run { grant, number } => (grant, number),
-            Admitted::Replay(outcome) => return Ok(outcome),
-        };
-
-        let value = business(&mut transaction).await.map_err(RunError::NotStarted)?;
-
-        let completed =
-            self.complete_on(&transaction, &prepared, grant, &value, xact.as_deref()).await;
-        match completed {
-            Ok(()) => {}
-            Err(RecordError::Store(error)) => return Err(RunError::Store(error)),
-            Err(_) => return Err(RunError::LeaseLost),
-        }
-        match transaction.commit().await {
-            Ok(()) => Ok(prepared.committed(number, value)),
-            Err(error) => {
+        let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
+        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout);
+        loop {
+            let mut client = driver::connection(pool, RUN).await.map_err(RunError::Store)?;
+            // Dropping it, on every way out but a commit, rolls it back.
+            let transaction = client
+                .build_transaction()
+                .isolation_level(IsolationLevel::ReadCommitted)
+                .start()
+                .await
+                .map_err(|error| RunError::Store(before_commit(error)))?;
+            let terms = waiting.terms(terms);
+            let call = tables.claim(prepared.key(), prepared.claim(), &terms);
+            // Both are sent at once. Whoever ends the transaction ends the savepoint, too.
+            let (begun, claimed) = join!(
+                transaction.batch_execute(SAVEPOINT),
+                self.claim_on(&transaction, &call, &prepared)
+            );
+            let claimed = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
+            let Claimed::Told(outcome, xact) = claimed else {
+                // Others need the connection more.
+                drop(transaction);
                 drop(client);
-                self.settle_commit(&prepared, number, value, error, xact.as_deref()).await
+                if waiting.again().await {
+                    continue;
+                }
+                return match prepared.admit(ClaimOutcome::Busy { retry_after: *lock_timeout })? {
+                    Admitted::Replay(outcome) => Ok(outcome),
+                    Admitted::Run { .. } => Err(RunError::LeaseLost),
+                };
+            };
+            begun.map_err(|error| RunError::Store(before_commit(error)))?;
+            let (grant, number) = match prepared.admit(outcome)? {
+                Admitted::Run { grant, number } => (grant, number),
+                Admitted::Replay(outcome) => return Ok(outcome),
+            };
+            drop(waiting);
+            let xact = xact.as_deref();
+            let ended = self.run_claimed(transaction, &prepared, grant, xact, business).await;
+            // What became of it is asked on another connection, which may be the only one.
+            drop(client);
+            let settled = match ended {
+                Ended::Committed(value) => Ok(value),
+                Ended::RolledBack(error) => return Err(error),
+                Ended::InDoubt(value, error) => {
+                    self.settle_commit(&prepared, error, xact).await.map(|()| value)
+                }
+                Ended::Lost(error, failed) => {
+                    let settled = self.settle_lost(failed, xact).await;
+                    return Err(settled.map_or_else(RunError::Store, |()| error));
+                }
+            };
+            return settled.map(|value| prepared.committed(number, value)).map_err(RunError::Store);
+        }
+    }
+
+    /// What comes after the claim.
+    async fn run_claimed<T, E, F>(
+        &self,
+        mut transaction: Transaction<'_>,
+        prepared: &Prepared,
+        grant: Grant,
+        xact: Option<&str>,
+        business: F,
+    ) -> Ended<T, E>
+    where
+        T: Serialize,
+        F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
+        let error = match business(&mut transaction).await {
+            Ok(value) => {
+                match self.complete_on(&transaction, prepared, grant, &value, xact).await {
+                    Ok(()) => {
+                        return match transaction.commit().await {
+                            Ok(()) => Ended::Committed(value),
+                            Err(error) => Ended::InDoubt(value, error),
+                        };
+                    }
+                    Err(RecordError::Store(error)) => RunError::Store(error),
+                    Err(_) => RunError::LeaseLost,
+                }
             }
+            Err(error) => RunError::NotStarted(error),
+        };
+        match undo(transaction).await {
+            Undone::RolledBack => Ended::RolledBack(error),
+            Undone::EndedBefore => Ended::RolledBack(RunError::Store(ended_by_business())),
+            Undone::Unanswered(failed) => Ended::Lost(error, failed),
         }
     }
 
@@ -156,24 +209,31 @@ impl PostgresStore {
     /// # }
     /// ```
     ///
-    /// A commit that fails may have happened: [get](Store::get) the key. Completed by `grant.attempt`
+    /// A commit that fails may have happened: [get](oncekey::store::Store::get) the key. Completed by `grant.attempt`
     /// means that it did. Never settle it by running again.
     ///
     /// # Cancel safety
     /// Dropped: roll back.
     ///
     /// # Errors
-    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`. After
-    /// [`Store`](RunError::Store) the transaction can only roll back.
+    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`; and `Misconfigured`, with
+    /// nothing done, if the transaction was ended already. After [`Store`](RunError::Store) the transaction
+    /// can only roll back.
     pub async fn claim_in<T: DeserializeOwned>(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
         prepared: &Prepared,
     ) -> Result<Admitted<T>, RunError<Infallible>> {
-        let terms = Terms { patience: None, ..self.shared.terms.clone() };
-        let claimed = self.claim_on(transaction, prepared, &terms).await;
-        let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        prepared.admit(outcome)
+        let terms = self.callers_terms();
+        let call = self.shared.tables.claim_in(prepared.key(), prepared.claim(), &terms);
+        // Both are sent at once. If the mark fails, so does the other, or finds none.
+        let (_, claimed) =
+            join!(transaction.batch_execute(MARK), self.claim_on(transaction, &call, prepared));
+        prepared.admit(match claimed.map_err(|error| RunError::Store(rolled_back(error)))? {
+            Claimed::Told(outcome, _) => outcome,
+            // Whoever has the row is at work on the key.
+            Claimed::Locked => ClaimOutcome::Busy { retry_after: self.shared.lock_timeout },
+        })
     }
 
     /// Completes a key in a transaction of your own, so that your writes and the result commit together.
@@ -191,8 +251,8 @@ impl PostgresStore {
     /// # Errors
     /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
     ///   the key is no longer this attempt's. Rolled back.
-    /// - [`Store`](RecordError::Store): as for [`complete`](Store::complete), and `Misconfigured` if
-    ///   `value` cannot be encoded. Roll back.
+    /// - [`Store`](RecordError::Store): as for [`complete`](oncekey::store::Store::complete), and
+    ///   `Misconfigured` if `value` cannot be encoded or the transaction was ended already. Roll back.
     pub async fn complete_in<T: Serialize>(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
@@ -200,25 +260,32 @@ impl PostgresStore {
         grant: Grant,
         value: &T,
     ) -> Result<(), RecordError> {
-        let terms = Terms { patience: None, ..self.shared.terms.clone() };
+        let terms = self.callers_terms();
         let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
-        self.complete_with(transaction, prepared, &command, None, &terms).await
+        let (_, completed) = join!(
+            transaction.batch_execute(MARK),
+            self.complete_with(transaction, prepared, &command, None, &terms)
+        );
+        completed
+    }
+
+    fn callers_terms(&self) -> Terms {
+        Terms { patience: None, ..self.shared.terms.clone() }
     }
 
     async fn claim_on(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
+        call: &Call<'_>,
         prepared: &Prepared,
-        terms: &Terms,
-    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let Shared { tables, lock_timeout, .. } = &*self.shared;
-        let call = tables.claim(prepared.key(), prepared.claim(), terms);
-        match driver::query(transaction.client(), &call).await {
-            Ok(rows) => answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok((ClaimOutcome::Busy { retry_after: *lock_timeout }, None))
+    ) -> Result<Claimed, StoreError> {
+        match driver::query(transaction.client(), call).await {
+            Ok(rows) if rows.is_empty() => Err(not_in_transaction(CLAIM.operation())),
+            Ok(rows) => {
+                let (outcome, xact) = answer::claim(CLAIM, prepared.claim(), one(CLAIM, &rows)?)?;
+                Ok(Claimed::Told(outcome, xact))
             }
+            Err(Failed::Server(error)) if error.is_lock_timeout() => Ok(Claimed::Locked),
             Err(failed) => Err(failed.into_error(CLAIM)),
         }
     }
@@ -248,7 +315,12 @@ impl PostgresStore {
             Purpose::completing("complete", &command.completion).map_err(RecordError::Store)?;
         let call = self.shared.tables.complete_in(prepared.key(), command, xact, terms);
         let fenced = match driver::query(transaction.client(), &call).await {
-            Ok(rows) if rows.is_empty() => return Err(RecordError::Store(ended_by_business())),
+            Ok(rows) if rows.is_empty() => {
+                return Err(RecordError::Store(match xact {
+                    Some(_) => ended_by_business(),
+                    None => not_in_transaction(purpose.operation()),
+                }));
+            }
             Ok(_) => Fenced::Applied,
             Err(Failed::Server(error)) => match driver::refusal(&error) {
                 Some(refusal) => answer::refusal(purpose, refusal).map_err(RecordError::Store)?,
@@ -260,64 +332,24 @@ impl PostgresStore {
         };
         check_completed(fenced)
     }
+}
 
-    /// What became of a commit that failed: found out by reading, never by running again.
-    async fn settle_commit<T, E>(
-        &self,
-        prepared: &Prepared,
-        number: u32,
-        value: T,
-        error: tokio_postgres::Error,
-        xact: Option<&str>,
-    ) -> Result<Outcome<T>, RunError<E>> {
-        let error = match Failed::from(error) {
-            Failed::Server(error) if error.sqlstate().starts_with("23") => {
-                return Err(RunError::Store(
-                    StoreError::new(ErrorKind::Misconfigured, RUN.operation())
-                        .with_message(
-                            "a deferred constraint of a business table is violated; everything was \
-                             rolled back",
-                        )
-                        .with_source(error),
-                ));
-            }
-            failed => failed.into_error(RUN),
-        };
-        if error.kind() != ErrorKind::OutcomeUnknown {
-            return Err(RunError::Store(error));
-        }
-        for asked in 0..ASKED {
-            if asked > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            match self.is_completed_by(prepared).await {
-                Ok(true) => return Ok(prepared.committed(number, value)),
-                Ok(false) => {}
-                // The server may be about to come back.
-                Err(error) if error.is_retryable() => continue,
-                Err(_) => break,
-            }
-            // Not there yet, or never: only the server knows whether it is still at it.
-            if let Ok(true) = self.is_rolled_back(xact).await {
-                return Err(RunError::Store(rolled_back(error)));
-            }
-        }
-        Err(RunError::Store(error))
-    }
+enum Claimed {
+    /// With the transaction, as the server knows it.
+    Told(ClaimOutcome, Option<String>),
+    /// The row was not had in time.
+    Locked,
+}
 
-    async fn is_completed_by(&self, prepared: &Prepared) -> Result<bool, StoreError> {
-        let observed = self.get(prepared.key()).await?;
-        Ok(observed.is_some_and(|observed| {
-            observed.record.attempt == prepared.claim().attempt
-                && matches!(observed.record.status, Status::Completed { .. })
-        }))
-    }
-
-    async fn is_rolled_back(&self, xact: Option<&str>) -> Result<bool, StoreError> {
-        let rows = driver::send(&self.shared, SETTLE, &Call::status_of(xact)).await;
-        let rows = rows.map_err(|failed| failed.into_error(SETTLE))?;
-        Ok(answer::Row::text(one(SETTLE, &rows)?, 0) == Some("aborted"))
-    }
+/// How a transaction ended that had its grant.
+enum Ended<T, E> {
+    Committed(T),
+    /// The commit failed.
+    InDoubt(T, tokio_postgres::Error),
+    /// For this reason, or else it was ended by somebody else and this tells so.
+    RolledBack(RunError<E>),
+    /// It was to be rolled back for this reason, and the connection was lost.
+    Lost(RunError<E>, Failed),
 }
 
 fn encode<T: Serialize>(
@@ -334,11 +366,4 @@ fn encode<T: Serialize>(
 
 fn before_commit(error: tokio_postgres::Error) -> StoreError {
     rolled_back(Failed::from(error).into_error(RUN))
-}
-
-fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the store",
-    )
 }

@@ -143,6 +143,69 @@ fn a_replay_writes_nothing() {
     });
 }
 
+/// As the server itself counts it, over many: alone, together and in a transaction.
+#[test]
+fn a_thousand_replays_leave_no_dead_row() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let fixture = PostgresFixture { pool_size: 1, ..fixture };
+        let store = fixture.store();
+        let idempotency = Idempotency::at_least_once(store.clone());
+        let keys: Vec<_> = (0..100).map(key).collect();
+        join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+        let request = Fingerprint::of("the request");
+        let tx = key("tx");
+        let effect = async || {
+            let business = async |_: &mut deadpool_postgres::Transaction<'_>| {
+                Ok::<_, tokio_postgres::Error>(1)
+            };
+            store.run_in_transaction(&idempotency, &tx, &request, business).await.unwrap()
+        };
+        assert!(!effect().await.is_replay());
+
+        let written = counted(&fixture, &store, 0).await;
+        for _ in 0..8 {
+            join_all(keys.iter().map(|key| run(&idempotency, key))).await;
+        }
+        for key in &keys {
+            run(&idempotency, key).await;
+            assert!(effect().await.is_replay());
+        }
+        let now = counted(&fixture, &store, written.looks + 1000).await;
+        assert_eq!(now.rows, written.rows, "rows inserted, updated and deleted");
+        assert!(now.dead <= written.dead, "{} dead rows, before {}", now.dead, written.dead);
+    });
+}
+
+/// What the server has counted on the table.
+struct Counted {
+    looks: i64,
+    rows: [i64; 3],
+    dead: i64,
+}
+
+/// Waits until as many looks are counted. A session tells what it did now and then, or when it is asked to.
+async fn counted(fixture: &PostgresFixture, store: &PostgresStore, looks: i64) -> Counted {
+    let sql = format!(
+        "SELECT idx_scan, n_tup_ins, n_tup_upd, n_tup_del, n_dead_tup FROM pg_stat_user_tables \
+         WHERE schemaname = '{}' AND relname = 'oncekey'",
+        fixture.schema
+    );
+    loop {
+        let client = store.pool().get().await.unwrap();
+        client.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        drop(client);
+        let row = connection(&fixture.direct).await.query_one(&sql, &[]).await.unwrap();
+        if row.get::<_, i64>(0) >= looks {
+            return Counted {
+                looks: row.get(0),
+                rows: [row.get(1), row.get(2), row.get(3)],
+                dead: row.get(4),
+            };
+        }
+    }
+}
+
 /// What is over is purged, and its room is used again: the table and its indexes do not grow.
 #[test]
 fn the_table_stays_as_large_as_what_it_remembers() {

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::join_all;
+use oncekey::observe::{Event, Observer};
 use oncekey::runtime::{ProcessRandom, Random, Timestamp};
 use oncekey::store::{
     AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Grant, OnInterrupted,
     OnRetired, Store, StoreError,
 };
-use oncekey::{Fingerprint, Key, Scope};
+use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
 use oncekey_conformance::Fixture;
 use oncekey_conformance::history::{Answer, History, Operation, Window, check};
 use oncekey_postgres::PostgresStore;
@@ -202,6 +204,59 @@ fn a_server_that_crashes_and_restarts() {
             sleep(Duration::from_millis(300)).await;
         };
         under_load(&fixture, faults).await;
+    });
+}
+
+/// Counts those who began to wait.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Observer for Waiting {
+    fn observe(&self, _: &str, event: &Event) {
+        if matches!(event, Event::Waiting) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Those who wait for a duplicate get its result, though the server was restarted while they waited: with
+/// notifications, whose connection is gone too, and without.
+#[test]
+fn waiters_outlive_a_server_that_restarts() {
+    block_on(async {
+        for watch in [true, false] {
+            let fixture = PostgresFixture { watch, ..PostgresFixture::alone().await };
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let idempotency = Idempotency::at_most_once(fixture.store())
+                .wait_for_duplicate(Duration::from_secs(120))
+                .observer(Waiting(waiting.clone()));
+            let go_on = tokio::sync::Notify::new();
+            let (order, request) = (key("order"), Fingerprint::of("the request"));
+            let owner = idempotency.run(&order, &request, |_| async {
+                go_on.notified().await;
+                Ok::<_, Failure<()>>(7)
+            });
+            let duplicates = async {
+                while fixture.store().get(&order).await.unwrap().is_none() {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                let never = |_| async { Err::<i32, _>(Failure::Unknown(())) };
+                let runs = (0..4).map(|_| idempotency.run(&order, &request, never));
+                join_all(runs).await
+            };
+            let restart = async {
+                while waiting.load(Ordering::SeqCst) < 4 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                tokio::task::block_in_place(|| fixture.own.as_ref().unwrap().crash());
+                go_on.notify_one();
+            };
+            let (owner, duplicates, ()) = tokio::join!(owner, duplicates, restart);
+            assert_eq!(*owner.unwrap().value(), 7);
+            for duplicate in duplicates {
+                let duplicate = duplicate.unwrap();
+                assert_eq!((*duplicate.value(), duplicate.is_replay()), (7, true));
+            }
+        }
     });
 }
 

@@ -161,6 +161,31 @@ fn few_rights_are_enough() {
         .await;
         store.check().await.unwrap();
         store.purge(1).await.unwrap();
+        // The check misses what the first call would.
+        for (right, on) in [("INSERT", ".oncekey"), ("UPDATE", ".oncekey"), ("DELETE", ".oncekey")]
+        {
+            execute(&format!("REVOKE {right} ON \"{schema}\"{on} FROM \"{user}\"")).await;
+            is_misconfigured(store.check().await, &format!("the right to {right}"));
+            execute(&format!("GRANT {right} ON \"{schema}\"{on} TO \"{user}\"")).await;
+        }
+        let functions = format!("ALL FUNCTIONS IN SCHEMA \"{schema}\"");
+        execute(&format!("REVOKE EXECUTE ON {functions} FROM PUBLIC")).await;
+        is_misconfigured(store.check().await, "the right to EXECUTE");
+        execute(&format!("GRANT EXECUTE ON {functions} TO \"{user}\"")).await;
+        store.check().await.unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_takes_no_writes_is_not_taken_for_one_that_does() {
+    block_on(async {
+        let schema = new_schema();
+        store(&config(), &schema).migrate().await.unwrap();
+        let mut reads_only = config();
+        reads_only.options("-c default_transaction_read_only=on");
+        let error = store(&reads_only, &schema).check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("takes no writes"), "{error}");
     });
 }
 

@@ -2,74 +2,21 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod postgres_fixture;
+mod shop;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Status, Store};
+use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Store};
 use oncekey::transaction::Admitted;
-use oncekey::{Fingerprint, Idempotency, Key, RecordError, RunError, Scope};
+use oncekey::{Fingerprint, RecordError, RunError};
 use oncekey_conformance::Fixture;
-use oncekey_postgres::deadpool_postgres::{Object, Transaction};
+use oncekey_postgres::deadpool_postgres::Transaction;
 use oncekey_postgres::{PostgresStore, tokio_postgres};
 use oncekey_testkit::{Lose, Proxy};
 
 use postgres_fixture::{PostgresFixture, block_on, connection, pool, server};
-
-/// A store, and a business table beside its own.
-struct Shop {
-    fixture: PostgresFixture,
-    store: PostgresStore,
-    idempotency: Idempotency,
-    table: String,
-}
-
-impl Shop {
-    async fn new() -> Self {
-        Self::with(PostgresFixture::create().await).await
-    }
-
-    async fn with(fixture: PostgresFixture) -> Self {
-        let store = fixture.store();
-        let table = format!("\"{}\".payments", fixture.schema);
-        let sql = format!("CREATE TABLE {table} (id serial, amount bigint)");
-        connection(&fixture.direct).await.batch_execute(&sql).await.unwrap();
-        let idempotency = Idempotency::at_least_once(store.clone());
-        Self { fixture, store, idempotency, table }
-    }
-
-    async fn pay(&self, tx: &Transaction<'_>, amount: i64) -> Result<i64, tokio_postgres::Error> {
-        let sql = format!("INSERT INTO {} (amount) VALUES ($1)", self.table);
-        tx.execute(&sql, &[&amount]).await?;
-        Ok(amount)
-    }
-
-    async fn payments(&self) -> i64 {
-        let sql = format!("SELECT count(*) FROM {}", self.table);
-        connection(&self.fixture.direct).await.query_one(&sql, &[]).await.unwrap().get(0)
-    }
-
-    /// Runs on a key of its own.
-    async fn run(
-        &self,
-        id: &str,
-    ) -> Result<oncekey::Outcome<i64>, RunError<tokio_postgres::Error>> {
-        let business = async |tx: &mut Transaction<'_>| self.pay(tx, 100).await;
-        self.store.run_in_transaction(&self.idempotency, &key(id), &request(), business).await
-    }
-
-    async fn own_connection(&self) -> Object {
-        connection(&self.fixture.config).await
-    }
-}
-
-fn key(id: &str) -> Key {
-    Key::new(&Scope::new("tenant", "pay").unwrap(), id).unwrap()
-}
-
-fn request() -> Fingerprint {
-    Fingerprint::of("100 EUR")
-}
+use shop::{Shop, key, request};
 
 #[test]
 fn an_effect_happens_once_and_is_replayed() {
@@ -233,27 +180,33 @@ fn a_stale_owners_writes_roll_back_even_if_it_ignores_the_refusal() {
     });
 }
 
+/// Outside of one, a step would commit by itself. Nothing is written then.
 #[test]
-fn business_that_ends_the_transaction_is_found_out() {
+fn the_two_steps_are_refused_outside_of_a_transaction() {
     block_on(async {
         let shop = Shop::new().await;
-        for end in ["COMMIT", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
-            let ended = shop
-                .store
-                .run_in_transaction(&shop.idempotency, &key(end), &request(), async |tx| {
-                    tx.batch_execute(end).await?;
-                    Ok::<_, tokio_postgres::Error>(1)
-                })
-                .await;
-            match ended {
-                Err(RunError::Store(error)) => assert_eq!(error.kind(), ErrorKind::OutcomeUnknown),
-                other => panic!("{end}: {other:?}"),
-            }
-            let seen = shop.store.get(&key(end)).await.unwrap();
-            let completed =
-                seen.is_some_and(|seen| matches!(seen.record.status, Status::Completed { .. }));
-            assert!(!completed, "{end}");
+        let mut client = shop.own_connection().await;
+        let prepared = shop.idempotency.prepare(&key("order"), &request()).unwrap();
+        for end in ["COMMIT", "ROLLBACK"] {
+            let tx = client.transaction().await.unwrap();
+            tx.batch_execute(end).await.unwrap();
+            let refused = shop.store.claim_in::<i64>(&tx, &prepared).await;
+            let Err(RunError::Store(error)) = refused else { panic!("{end}: {refused:?}") };
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+            assert!(error.to_string().contains("begin"), "{error}");
+            assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
         }
+
+        let tx = client.transaction().await.unwrap();
+        let admitted = shop.store.claim_in::<i64>(&tx, &prepared).await.unwrap();
+        let Admitted::Run { grant, .. } = admitted else { panic!("{admitted:?}") };
+        shop.pay(&tx, 100).await.unwrap();
+        tx.batch_execute("COMMIT").await.unwrap();
+        let refused = shop.store.complete_in(&tx, &prepared, grant, &100).await.unwrap_err();
+        let RecordError::Store(error) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        let seen = shop.store.get(&key("order")).await.unwrap().unwrap();
+        assert_eq!(seen.state, State::Live);
     });
 }
 

@@ -202,6 +202,7 @@ impl SqliteStoreBuilder {
             schema.migrate(&mut connection)?;
         }
         schema.check(&connection)?;
+        schema.check_writable(&connection)?;
 
         let mut shared = Shared {
             path: self.path.clone(),

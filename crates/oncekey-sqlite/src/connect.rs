@@ -76,6 +76,7 @@ impl Connecting<'_> {
         if !folder.as_os_str().is_empty() && !folder.is_dir() {
             return Some(format!("the folder of `{path}` does not exist; make it first"));
         }
+        // It is not opened to see why: closing it would end the locks that this process has on it.
         if !self.create && !self.path.exists() {
             return Some(format!(
                 "there is no file `{path}`, and `migrate_on_open` is off; call `migrate` first"

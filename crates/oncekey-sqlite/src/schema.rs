@@ -1,10 +1,12 @@
 //! The tables: their DDL, their version, and the check of both when a store opens.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use oncekey::store::{ErrorKind, StoreError};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
+use crate::busy;
 use crate::columns;
 use crate::error::{Purpose, misconfigured};
 
@@ -152,6 +154,17 @@ INSERT INTO \"{table}_meta\" (name, value) VALUES
             Found::Foreign => Err(self.foreign()),
             Found::Version(VERSION) => self.check_shape(connection),
             Found::Version(other) => Err(self.other_version(other)),
+        }
+    }
+
+    /// Refuses a file that may only be read: SQLite opens it all the same, and says so at the first write.
+    pub(crate) fn check_writable(&self, connection: &Connection) -> Result<(), StoreError> {
+        busy::allow(Duration::ZERO);
+        match connection.execute(&self.lock, []) {
+            Ok(_) => Ok(()),
+            // Somebody writes it, so it can be written.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            Err(error) => Err(CHECK.failed(error)),
         }
     }
 

@@ -26,6 +26,7 @@ const RUN: Purpose = Purpose::new("run in a transaction");
 /// Whoever ends the transaction ends this too, so that it is noticed.
 const SAVEPOINT: &str = "SAVEPOINT oncekey_business";
 const RELEASE: &str = "RELEASE oncekey_business";
+const ROLL_BACK_TO: &str = "ROLLBACK TO oncekey_business";
 
 impl SqliteStore {
     /// Runs `business` in one transaction with the claim and the completion of `key`: its writes and
@@ -77,7 +78,7 @@ impl SqliteStore {
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
     /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the commit failed and reading the key did
-    ///   not show that it happened. Of kind `Misconfigured`, also when `business` left a deferred
+    ///   not show that it happened; or `business` ended the transaction itself, whatever it returned. Of kind `Misconfigured`, also when `business` left a deferred
     ///   constraint violated or its result cannot be encoded; rolled back. Of other kinds as for
     ///   [`claim`](oncekey::store::Store::claim); rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
@@ -265,10 +266,10 @@ impl Writer {
 
         let failed = |error| RunError::Store(RUN.failed(error));
         transaction.execute_batch(SAVEPOINT).map_err(failed)?;
-        let value = business(&transaction).map_err(RunError::NotStarted)?;
-        transaction
-            .execute_batch(RELEASE)
-            .map_err(|error| RunError::Store(ended_by_business(error)))?;
+        let done = business(&transaction);
+        let is_ours = transaction.execute_batch(if done.is_ok() { RELEASE } else { ROLL_BACK_TO });
+        is_ours.map_err(|error| RunError::Store(ended_by_business(error)))?;
+        let value = done.map_err(RunError::NotStarted)?;
 
         let fenced = complete(&mut session, prepared, grant, &value).map_err(RunError::Store)?;
         if check_completed(fenced).is_err() {
@@ -331,8 +332,8 @@ impl Writer {
 fn ended_by_business(error: rusqlite::Error) -> StoreError {
     StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation)
         .with_message(
-            "the closure ended the transaction itself, so what it wrote may be committed without a \
-             result; it must leave BEGIN, COMMIT and ROLLBACK to the store",
+            "the closure ended the transaction itself, or a statement in it did, so what it wrote may be \
+             committed without a result; leave BEGIN, COMMIT and ROLLBACK to the store",
         )
         .with_source(error)
 }

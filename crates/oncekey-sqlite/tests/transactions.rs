@@ -2,84 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+mod shop;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
-use oncekey::transaction::{Admitted, Prepared};
-use oncekey::{Fingerprint, Idempotency, Outcome, RecordError, RunError};
-use oncekey_sqlite::{SqliteStore, rusqlite};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use oncekey::store::{ClaimOutcome, ErrorKind, State, Store};
+use oncekey::{Fingerprint, RunError};
+use oncekey_sqlite::rusqlite;
+use rusqlite::Transaction;
 
-use common::{Database, acquire, claim, complete, fingerprint, get, key, number, release, wait};
-
-type Ran<T> = Result<Outcome<T>, RunError<rusqlite::Error>>;
-
-/// A database with a business table in it.
-struct Shop {
-    database: Database,
-    store: SqliteStore,
-    idempotency: Idempotency,
-}
-
-impl Shop {
-    fn new() -> Self {
-        Self::over(Database::new(), |database| database.open())
-    }
-
-    fn over(database: Database, open: impl FnOnce(&Database) -> SqliteStore) -> Self {
-        database.connect().execute_batch("CREATE TABLE payments (amount INTEGER)").unwrap();
-        let store = open(&database);
-        let idempotency = Idempotency::at_most_once(store.clone());
-        Self { database, store, idempotency }
-    }
-
-    fn run<T, F>(&self, id: &str, business: F) -> Ran<T>
-    where
-        T: serde_like::Value,
-        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let (key, fingerprint) = (key(id), fingerprint());
-        wait(self.store.run_in_transaction(&self.idempotency, &key, &fingerprint, business))
-    }
-
-    fn payments(&self) -> i64 {
-        number(&self.database.connect(), "SELECT count(*) FROM payments")
-    }
-
-    fn prepare(&self, id: &str) -> Prepared {
-        self.idempotency.prepare(&key(id), &fingerprint()).unwrap()
-    }
-}
-
-/// The results in these tests.
-mod serde_like {
-    pub(crate) trait Value:
-        serde::Serialize + serde::de::DeserializeOwned + Send + 'static
-    {
-    }
-
-    impl<T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static> Value for T {}
-}
-
-fn pay(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
-    tx.execute("INSERT INTO payments VALUES (100)", [])?;
-    Ok(tx.last_insert_rowid())
-}
-
-fn begin(connection: &mut Connection) -> Transaction<'_> {
-    connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap()
-}
-
-fn granted(admitted: Admitted<i64>) -> oncekey::store::Grant {
-    match admitted {
-        Admitted::Run { grant, .. } => grant,
-        Admitted::Replay(_) => panic!("the key should be free"),
-    }
-}
+use common::{Database, acquire, claim, fingerprint, get, key, number, wait};
+use shop::{Shop, pay};
 
 #[test]
 fn effect_and_record_commit_together_once() {
@@ -200,22 +136,6 @@ fn a_commit_that_failed_is_unknown_and_not_run_again() {
 }
 
 #[test]
-fn a_closure_that_ends_the_transaction_is_told_so() {
-    for end in ["COMMIT", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN IMMEDIATE"] {
-        let shop = Shop::new();
-        let failed = shop.run::<i64, _>("a", move |tx| {
-            pay(tx)?;
-            tx.execute_batch(end)?;
-            Ok(1)
-        });
-        let Err(RunError::Store(error)) = failed else { panic!("{end}: it must be refused") };
-        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{end}");
-        assert!(error.to_string().contains("COMMIT"), "{error}");
-        let _ = acquire(&shop.store, &key("b"), 1);
-    }
-}
-
-#[test]
 fn a_closure_that_takes_the_key_away_is_rolled_back() {
     let shop = Shop::new();
     let failed = shop.run("a", |tx| {
@@ -270,112 +190,6 @@ fn a_dropped_run_happened_or_did_not() {
         assert_eq!(shop.payments(), round as i64 + 1);
     }
     println!("{happened} of 50 happened before the caller was gone");
-}
-
-#[test]
-fn two_steps_commit_together_with_the_callers_own_writes() {
-    let shop = Shop::new();
-    let mut connection = shop.database.connect();
-    let prepared = shop.prepare("a");
-    let tx = begin(&mut connection);
-    let grant = granted(shop.store.claim_in(&tx, &prepared).unwrap());
-    let receipt = pay(&tx).unwrap();
-    shop.store.complete_in(&tx, &prepared, grant, &receipt).unwrap();
-    assert!(get(&shop.store, &key("a")).is_none(), "nobody sees it before the commit");
-    tx.commit().unwrap();
-
-    let again = shop.prepare("a");
-    let tx = begin(&mut connection);
-    let Admitted::Replay(outcome) = shop.store.claim_in::<i64>(&tx, &again).unwrap() else {
-        panic!("it is done");
-    };
-    assert_eq!((*outcome.value(), shop.payments()), (receipt, 1));
-}
-
-#[test]
-fn a_roll_back_of_the_two_steps_leaves_the_key_free() {
-    let shop = Shop::new();
-    let mut connection = shop.database.connect();
-    for _ in 0..2 {
-        let prepared = shop.prepare("a");
-        let tx = begin(&mut connection);
-        let grant = granted(shop.store.claim_in(&tx, &prepared).unwrap());
-        pay(&tx).unwrap();
-        shop.store.complete_in(&tx, &prepared, grant, &1_i64).unwrap();
-        tx.rollback().unwrap();
-        assert!(get(&shop.store, &key("a")).is_none());
-    }
-    assert_eq!(shop.payments(), 0);
-}
-
-/// The claim is committed first, the owner is slow, and somebody takes over.
-#[test]
-fn a_stale_owners_writes_roll_back_with_its_refused_completion() {
-    for somebody_completed in [false, true] {
-        let shop = Shop::new();
-        let mut connection = shop.database.connect();
-        let prepared = shop.prepare("a");
-        let tx = begin(&mut connection);
-        let stale = granted(shop.store.claim_in(&tx, &prepared).unwrap());
-        tx.commit().unwrap();
-
-        shop.database.clock.advance(Duration::from_secs(60));
-        let next = acquire(&shop.store, &key("a"), 2);
-        if somebody_completed {
-            assert_eq!(complete(&shop.store, &key("a"), next, "theirs"), Fenced::Applied);
-        }
-
-        let tx = begin(&mut connection);
-        pay(&tx).unwrap();
-        // The refusal is ignored.
-        let refused = shop.store.complete_in(&tx, &prepared, stale, &1_i64);
-        assert!(matches!(refused, Err(RecordError::Lost)), "{refused:?}");
-        pay(&tx).unwrap();
-        tx.commit().unwrap_err();
-        // What came after the roll back is not part of any transaction: it is the caller's own.
-        assert_eq!(shop.payments(), 1, "the write before the refusal is gone");
-        assert_eq!(get(&shop.store, &key("a")).unwrap().record.attempt, next.attempt);
-    }
-}
-
-#[test]
-fn a_transaction_that_began_as_a_reader_reads_the_time_under_the_lock_or_fails() {
-    let shop = Shop::new();
-    let mut connection = shop.database.connect();
-    let prepared = shop.prepare("a");
-    let tx = connection.transaction().unwrap();
-    number(&tx, "SELECT count(*) FROM payments");
-    // Somebody writes in between: what this transaction sees is out of date.
-    let _ = acquire(&shop.store, &key("b"), 1);
-    let Err(RunError::Store(error)) = shop.store.claim_in::<i64>(&tx, &prepared) else {
-        panic!("it cannot become a writer any more");
-    };
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    tx.rollback().unwrap();
-
-    let tx = connection.transaction().unwrap();
-    let _ = granted(shop.store.claim_in(&tx, &prepared).unwrap());
-    let other = shop.database.builder().busy_timeout(Duration::ZERO).open();
-    assert_eq!(other.unwrap_err().kind(), ErrorKind::Timeout, "it has the lock");
-}
-
-#[test]
-fn a_transaction_elsewhere_is_refused() {
-    let shop = Shop::new();
-    let mut elsewhere = Connection::open_in_memory().unwrap();
-    let prepared = shop.prepare("a");
-    let tx = begin(&mut elsewhere);
-    let Err(RunError::Store(error)) = shop.store.claim_in::<i64>(&tx, &prepared) else {
-        panic!("there is no table");
-    };
-    assert_eq!(error.kind(), ErrorKind::Misconfigured);
-    let grant = acquire(&shop.store, &key("a"), 1);
-    let refused = shop.store.complete_in(&tx, &prepared, grant, &1_i64);
-    assert!(matches!(refused, Err(RecordError::Store(_))));
-    assert!(tx.is_autocommit(), "rolled back");
-    drop(tx);
-    let released = release(&shop.store, &key("a"), grant, Duration::ZERO);
-    assert_eq!(released, Fenced::Applied);
 }
 
 #[test]

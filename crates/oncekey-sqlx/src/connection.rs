@@ -28,6 +28,13 @@ impl Guarded {
         self.connection.as_deref_mut().ok_or_else(|| purpose.unsent("the transaction has ended"))
     }
 
+    /// Gives it back if its transaction has ended in order, so that it can serve again.
+    pub(crate) fn close(self, in_order: bool) {
+        if in_order {
+            self.give_back();
+        }
+    }
+
     /// Its transaction has ended, so it can serve again.
     pub(crate) fn give_back(mut self) {
         self.connection.take();

@@ -33,6 +33,14 @@ pub(crate) async fn query(
     Ok(row.map(Answer))
 }
 
+/// The row of a statement that always answers with one.
+pub(crate) fn one(purpose: Purpose, row: Option<Answer>) -> Result<Answer, StoreError> {
+    row.ok_or_else(|| {
+        StoreError::new(ErrorKind::Misconfigured, purpose.operation())
+            .with_message("a function of the schema gave no answer")
+    })
+}
+
 /// Sends one of BEGIN, COMMIT and ROLLBACK.
 pub(crate) async fn execute(
     connection: &mut PgConnection,

@@ -1,40 +1,38 @@
 //! [`SqlxPostgres`]: effect and record in one transaction.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, Status, StoreError};
-use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::store::{ClaimOutcome, Grant, StoreError};
+use oncekey::transaction::{Admitted, Prepared};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
-use oncekey_postgres::sql::fault::{Purpose, REFUSED, rolled_back};
-use oncekey_postgres::sql::{Call, Tables, Terms, answer};
+use oncekey_postgres::sql::fault::rolled_back;
+use oncekey_postgres::sql::{MARK, Tables, Terms, Turns};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::connection::Guarded;
-use crate::driver::{self, Answer, Failed};
+use crate::driver;
+use crate::run::{Claimed, Ended, RUN, Ran, Running, encode};
 
-const CLAIM: Purpose = Purpose::new_key("claim");
-const RUN: Purpose = Purpose::write("run in a transaction");
-const SETTLE: Purpose = Purpose::read("read what became of a commit");
-
-/// How long a key's row is waited for, where the caller's transaction does not say.
+/// How long a key's row is waited for unless told otherwise.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often, and how long apart, a commit of unknown outcome is asked about while it is under way.
-const ASKED: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs operations whose effects are writes by sqlx to the database that has the keys.
 ///
-/// It knows the names of the tables and holds no connection. The tables are those of
+/// It knows the names of the tables and holds no connection. Make one, and clone it: among duplicates that
+/// wait in the clones, one at a time needs a connection. The tables are those of
 /// [`oncekey_postgres`], and what is recorded here is replayed there: give the engine a store on the same
 /// tables, for whatever is not done inside a transaction.
 #[derive(Debug, Clone)]
 pub struct SqlxPostgres {
-    tables: Tables,
-    terms: Terms,
+    pub(crate) tables: Tables,
+    pub(crate) terms: Terms,
+    pub(crate) lock_timeout: Duration,
+    /// Of all clones.
+    turns: Arc<Turns>,
 }
 
 impl SqlxPostgres {
@@ -50,12 +48,31 @@ impl SqlxPostgres {
     /// On another table. A completion's commit waits for the disk, also where the session would not.
     ///
     /// # Errors
-    /// [`Misconfigured`](ErrorKind::Misconfigured): a schema is 1 to 63 ASCII letters, digits and
+    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured): a schema is 1 to 63 ASCII letters, digits and
     /// underscores, a table 1 to 40 of them in lower case, neither with a digit first.
     pub fn on(schema: &str, table: &str) -> Result<Self, StoreError> {
-        let patience = Some(LOCK_TIMEOUT.as_millis().to_string());
-        let terms = Terms { durable: true, patience };
-        Ok(Self { tables: Tables::new(schema, table)?, terms })
+        Ok(Self {
+            tables: Tables::new(schema, table)?,
+            terms: Terms { durable: true, patience: None },
+            lock_timeout: LOCK_TIMEOUT,
+            turns: Arc::default(),
+        }
+        .lock_timeout(LOCK_TIMEOUT))
+    }
+
+    /// How long [`run_in_transaction`](Self::run_in_transaction) waits for another transaction that has the
+    /// key's row; 5 seconds unless set. Zero is for ever.
+    ///
+    /// Then it is `Busy`, since somebody is at work on the key.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        let millis = match timeout {
+            Duration::ZERO => 0,
+            timeout => timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into()),
+        };
+        self.terms.patience = Some(millis.to_string());
+        self.lock_timeout = timeout;
+        self
     }
 
     /// The statements that make the tables and functions, for your migrations. They belong into one
@@ -70,7 +87,8 @@ impl SqlxPostgres {
     ///
     /// The transaction is begun here, at READ COMMITTED, on a connection of `pool`, and committed here.
     /// `business` gets it, may borrow from its surroundings, and must not end it. A duplicate that comes
-    /// meanwhile waits for the row, for 5 seconds at most, and gets the result.
+    /// meanwhile waits for the row, for [`lock_timeout`](Self::lock_timeout) at most, and
+    /// gets the result.
     ///
     /// ```no_run
     /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
@@ -106,9 +124,9 @@ impl SqlxPostgres {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost while it committed,
-    ///   and reading did not tell whether it did; or `business` ended the transaction itself. Of other
-    ///   kinds, rolled back.
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
+    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of
+    ///   other kinds, rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     pub async fn run_in_transaction<T, E, F>(
@@ -124,86 +142,66 @@ impl SqlxPostgres {
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
-        let guarded = connection.get(RUN).map_err(RunError::Store)?;
-        match self.run_on(guarded, &prepared, business).await {
-            Ended::Committed { number, value } => {
-                connection.give_back();
-                Ok(prepared.committed(number, value))
-            }
-            Ended::InDoubt { number, value, xact, failed } => {
-                drop(connection);
-                let settled = self.settle_commit(pool, &prepared, failed, xact.as_deref()).await;
-                settled.map(|()| prepared.committed(number, value)).map_err(RunError::Store)
-            }
-            Ended::RolledBack { ran, in_order } => {
-                if in_order {
-                    connection.give_back();
+        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout);
+        let mut business = business;
+        loop {
+            let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
+            let guarded = connection.get(RUN).map_err(RunError::Store)?;
+            let terms = waiting.terms(&self.terms);
+            match self.run_on(guarded, &prepared, &terms, business).await {
+                Ran::Ended(running, ended) => {
+                    return self.end(pool, connection, &prepared, &running, ended).await;
                 }
-                ran
+                Ran::Refused { told, in_order } => {
+                    connection.close(in_order);
+                    return told;
+                }
+                Ran::Locked { business: later, in_order } => {
+                    business = later;
+                    // Others need it more.
+                    connection.close(in_order);
+                }
+            }
+            if !waiting.again().await {
+                let busy = ClaimOutcome::Busy { retry_after: self.lock_timeout };
+                return match prepared.admit(busy)? {
+                    Admitted::Replay(outcome) => Ok(outcome),
+                    Admitted::Run { .. } => Err(RunError::LeaseLost),
+                };
             }
         }
     }
 
-    /// Begins, runs, and ends. The transaction is one of sqlx, which so knows that a `begin` of `business` is a
-    /// savepoint.
-    async fn run_on<T, E, F>(
+    /// Gives the connection back, and finds out what became of the transaction if that was lost.
+    async fn end<T, E>(
         &self,
-        connection: &mut PgConnection,
+        pool: &PgPool,
+        connection: Guarded,
         prepared: &Prepared,
-        business: F,
-    ) -> Ended<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    {
-        let begun = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await;
-        let mut transaction = match begun {
-            Ok(transaction) => transaction,
-            Err(error) => {
-                let error = rolled_back(Failed::from(error).into_error(RUN));
-                return Ended::RolledBack { ran: Err(RunError::Store(error)), in_order: false };
+        running: &Running,
+        ended: Ended<T, E>,
+    ) -> Result<Outcome<T>, RunError<E>> {
+        let xact = running.xact.as_deref();
+        let committed = |value| prepared.committed(running.number, value);
+        match ended {
+            Ended::Committed(value) => {
+                connection.close(true);
+                Ok(committed(value))
             }
-        };
-        let ran = match self.run_in(&mut transaction, prepared, business).await {
-            Ok(Ran::Now { number, value, xact }) => {
-                return match transaction.commit().await {
-                    Ok(()) => Ended::Committed { number, value },
-                    Err(error) => {
-                        Ended::InDoubt { number, value, xact, failed: Failed::from(error) }
-                    }
-                };
+            Ended::InDoubt(value, failed) => {
+                drop(connection);
+                let settled = self.settle_commit(pool, prepared, failed, xact).await;
+                settled.map(|()| committed(value)).map_err(RunError::Store)
             }
-            Ok(Ran::Before(outcome)) => Ok(outcome),
-            Err(error) => Err(error),
-        };
-        Ended::RolledBack { ran, in_order: transaction.rollback().await.is_ok() }
-    }
-
-    /// Everything but the commit.
-    async fn run_in<T, E, F>(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        business: F,
-    ) -> Result<Ran<T>, RunError<E>>
-    where
-        T: Serialize + DeserializeOwned,
-        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    {
-        let claimed = self.claim_on(connection, prepared, &self.terms).await;
-        let (outcome, xact) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        let (grant, number) = match prepared.admit(outcome)? {
-            Admitted::Run { grant, number } => (grant, number),
-            Admitted::Replay(outcome) => return Ok(Ran::Before(outcome)),
-        };
-        let value = business(&mut *connection).await.map_err(RunError::NotStarted)?;
-        let command = encode(prepared, grant, &value).map_err(RunError::Store)?;
-        let terms = &self.terms;
-        match self.complete_on(connection, prepared, &command, xact.as_deref(), terms).await {
-            Ok(()) => Ok(Ran::Now { number, value, xact }),
-            Err(RecordError::Store(error)) => Err(RunError::Store(error)),
-            Err(_) => Err(RunError::LeaseLost),
+            Ended::Lost(error, failed) => {
+                drop(connection);
+                let settled = self.settle_lost(pool, prepared, failed, xact).await;
+                Err(settled.map_or_else(RunError::Store, |()| error))
+            }
+            Ended::RolledBack { error, in_order } => {
+                connection.close(in_order);
+                Err(error)
+            }
         }
     }
 
@@ -212,7 +210,8 @@ impl SqlxPostgres {
     /// Prepare the run with [`Idempotency::prepare`]. If this returns [`Admitted::Run`], do your writes
     /// and call [`complete_in`](Self::complete_in), in the same transaction or, before the lease ends, in
     /// a later one; in every other case roll back. It waits for the key's row as long as the
-    /// transaction's `lock_timeout` says. `connection` must be in a transaction.
+    /// transaction's `lock_timeout` says. `connection` must be in a transaction, whoever began it: this looks,
+    /// by a round trip of its own.
     ///
     /// ```no_run
     /// use oncekey::transaction::Admitted;
@@ -250,16 +249,24 @@ impl SqlxPostgres {
     /// use [`run_in_transaction`](Self::run_in_transaction).
     ///
     /// # Errors
-    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`. After
-    /// [`Store`](RunError::Store) the transaction can only roll back.
+    /// As [`run_in_transaction`](Self::run_in_transaction), without `NotStarted`; and `Misconfigured`, with
+    /// nothing done, if `connection` is in no transaction. After [`Store`](RunError::Store) the transaction
+    /// can only roll back.
     pub async fn claim_in<T: DeserializeOwned>(
         &self,
         connection: &mut PgConnection,
         prepared: &Prepared,
     ) -> Result<Admitted<T>, RunError<Infallible>> {
-        let claimed = self.claim_on(connection, prepared, &self.callers_terms()).await;
-        let (outcome, _) = claimed.map_err(|error| RunError::Store(rolled_back(error)))?;
-        prepared.admit(outcome)
+        let terms = self.callers_terms();
+        let call = self.tables.claim_in(prepared.key(), prepared.claim(), &terms);
+        // If it fails, so does the claim, or finds no mark.
+        let _ = driver::execute(connection, MARK).await;
+        let claimed = self.claim_on(connection, &call, prepared).await;
+        prepared.admit(match claimed.map_err(|error| RunError::Store(rolled_back(error)))? {
+            Claimed::Told(outcome, _) => outcome,
+            // Whoever has the row is at work on the key.
+            Claimed::Locked => ClaimOutcome::Busy { retry_after: self.lock_timeout },
+        })
     }
 
     /// Completes a key in a transaction of your own, so that your writes and the result commit together.
@@ -278,7 +285,7 @@ impl SqlxPostgres {
     /// - [`Lost`](RecordError::Lost), [`Gone`](RecordError::Gone), [`Conflict`](RecordError::Conflict):
     ///   the key is no longer this attempt's. Rolled back.
     /// - [`Store`](RecordError::Store): as for every store, and `Misconfigured` if `value` cannot be
-    ///   encoded. Roll back.
+    ///   encoded or `connection` is in no transaction. Roll back.
     pub async fn complete_in<T: Serialize>(
         &self,
         connection: &mut PgConnection,
@@ -287,121 +294,12 @@ impl SqlxPostgres {
         value: &T,
     ) -> Result<(), RecordError> {
         let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
+        let _ = driver::execute(connection, MARK).await;
         self.complete_on(connection, prepared, &command, None, &self.callers_terms()).await
     }
 
     fn callers_terms(&self) -> Terms {
         Terms { patience: None, ..self.terms.clone() }
-    }
-
-    async fn claim_on(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        terms: &Terms,
-    ) -> Result<(ClaimOutcome, Option<String>), StoreError> {
-        let call = self.tables.claim(prepared.key(), prepared.claim(), terms);
-        match driver::query(connection, &call).await {
-            Ok(row) => answer::claim(CLAIM, prepared.claim(), &one(CLAIM, row)?),
-            // Whoever has the row is at work on the key.
-            Err(Failed::Server(error)) if error.is_lock_timeout() => {
-                Ok((ClaimOutcome::Busy { retry_after: LOCK_TIMEOUT }, None))
-            }
-            Err(failed) => Err(failed.into_error(CLAIM)),
-        }
-    }
-
-    async fn complete_on(
-        &self,
-        connection: &mut PgConnection,
-        prepared: &Prepared,
-        command: &Complete,
-        xact: Option<&str>,
-        terms: &Terms,
-    ) -> Result<(), RecordError> {
-        let completing = Purpose::completing("complete", &command.completion);
-        let purpose = completing.map_err(RecordError::Store)?;
-        let call = self.tables.complete_in(prepared.key(), command, xact, terms);
-        let fenced = match driver::query(connection, &call).await {
-            Ok(Some(_)) => Fenced::Applied,
-            Ok(None) => return Err(RecordError::Store(ended_by_business())),
-            Err(Failed::Server(error)) if error.sqlstate() == REFUSED => {
-                answer::refusal(purpose, error.message()).map_err(RecordError::Store)?
-            }
-            Err(failed) => {
-                return Err(RecordError::Store(rolled_back(failed.into_error(purpose))));
-            }
-        };
-        check_completed(fenced)
-    }
-
-    /// Whether a commit that failed happened: found out by reading, never by running again.
-    async fn settle_commit(
-        &self,
-        pool: &PgPool,
-        prepared: &Prepared,
-        failed: Failed,
-        xact: Option<&str>,
-    ) -> Result<(), StoreError> {
-        let error = match failed {
-            Failed::Server(error) if error.sqlstate().starts_with("23") => {
-                let message = "a deferred constraint of a business table is violated; everything was \
-                               rolled back";
-                return Err(StoreError::new(ErrorKind::Misconfigured, RUN.operation())
-                    .with_message(message)
-                    .with_source(error));
-            }
-            failed => failed.into_error(RUN),
-        };
-        if error.kind() != ErrorKind::OutcomeUnknown {
-            return Err(error);
-        }
-        for asked in 0..ASKED {
-            if asked > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            match self.became(pool, prepared, xact).await {
-                Ok(Became::Committed) => return Ok(()),
-                Ok(Became::RolledBack) => return Err(rolled_back(error)),
-                // It is still at it, or the server may be about to come back.
-                Ok(Became::Unknown) => {}
-                Err(error) if error.is_retryable() => {}
-                Err(_) => break,
-            }
-        }
-        Err(error)
-    }
-
-    async fn became(
-        &self,
-        pool: &PgPool,
-        prepared: &Prepared,
-        xact: Option<&str>,
-    ) -> Result<Became, StoreError> {
-        let mut guarded = Guarded::acquire(pool, SETTLE).await?;
-        let failed = |failed: Failed| failed.into_error(SETTLE);
-        let connection = guarded.get(SETTLE)?;
-        driver::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
-            .await
-            .map_err(failed)?;
-        // In this order: a commit between the two is seen by the next look.
-        let call = Call::status_of(xact);
-        let status = one(SETTLE, driver::query(connection, &call).await.map_err(failed)?)?;
-        let call = self.tables.get(prepared.key());
-        let row = driver::query(connection, &call).await.map_err(failed)?;
-        if driver::execute(connection, "ROLLBACK").await.is_ok() {
-            guarded.give_back();
-        }
-        let observed = row.map(|row| answer::observed(SETTLE, &row)).transpose()?;
-        let is_completed = observed.is_some_and(|observed| {
-            observed.record.attempt == prepared.claim().attempt
-                && matches!(observed.record.status, Status::Completed { .. })
-        });
-        Ok(match answer::Row::text(&status, 0) {
-            _ if is_completed => Became::Committed,
-            Some("aborted") => Became::RolledBack,
-            _ => Became::Unknown,
-        })
     }
 }
 
@@ -409,67 +307,4 @@ impl Default for SqlxPostgres {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// How a run and its transaction ended.
-enum Ended<T, E> {
-    Committed {
-        number: u32,
-        value: T,
-    },
-    /// The commit was not answered.
-    InDoubt {
-        number: u32,
-        value: T,
-        xact: Option<String>,
-        failed: Failed,
-    },
-    /// Nothing is in force. `in_order`: the connection can serve again.
-    RolledBack {
-        ran: Result<Outcome<T>, RunError<E>>,
-        in_order: bool,
-    },
-}
-
-enum Ran<T> {
-    /// In an earlier transaction.
-    Before(Outcome<T>),
-    Now {
-        number: u32,
-        value: T,
-        xact: Option<String>,
-    },
-}
-
-enum Became {
-    Committed,
-    RolledBack,
-    Unknown,
-}
-
-fn encode<T: Serialize>(
-    prepared: &Prepared,
-    grant: Grant,
-    value: &T,
-) -> Result<Complete, StoreError> {
-    prepared.complete(grant, value).map_err(|error| {
-        StoreError::new(ErrorKind::Misconfigured, "complete")
-            .with_message("the result cannot be encoded; roll back")
-            .with_source(error)
-    })
-}
-
-/// The row of a statement that always answers with one.
-fn one(purpose: Purpose, row: Option<Answer>) -> Result<Answer, StoreError> {
-    row.ok_or_else(|| {
-        StoreError::new(ErrorKind::Misconfigured, purpose.operation())
-            .with_message("a function of the schema gave no answer")
-    })
-}
-
-fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the caller",
-    )
 }

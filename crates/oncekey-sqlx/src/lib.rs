@@ -5,6 +5,8 @@
 mod connection;
 mod driver;
 mod effects;
+mod run;
+mod settle;
 
 pub use effects::SqlxPostgres;
 pub use sqlx;

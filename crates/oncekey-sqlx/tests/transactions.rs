@@ -1,109 +1,20 @@
 //! Writes by sqlx and the record of their result commit together or not at all, on a real server.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod shop;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
-use oncekey::store::{ErrorKind, Evict, Expected, Fenced, Store};
+use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Store};
 use oncekey::transaction::Admitted;
-use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError, Scope};
-use oncekey_postgres::PostgresStore;
-use oncekey_postgres::deadpool_postgres::{Manager, Pool};
-use oncekey_postgres::tokio_postgres::NoTls;
-use oncekey_sqlx::{SqlxPostgres, sqlx};
-use oncekey_testkit::{Lose, Postgres, Proxy};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Row};
-use tokio::runtime::Runtime;
+use oncekey::{Fingerprint, RecordError, RunError};
+use oncekey_sqlx::sqlx;
+use sqlx::postgres::PgConnection;
 
-static SERVER: LazyLock<Postgres> = LazyLock::new(Postgres::start);
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
-
-/// A shop with a schema of its own, and the ways to its database.
-struct Shop {
-    schema: String,
-    effects: SqlxPostgres,
-    store: PostgresStore,
-    idempotency: Idempotency,
-    pool: PgPool,
-}
-
-impl Shop {
-    async fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let schema = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let config = SERVER.connection_string().parse().unwrap();
-        let driver = Pool::builder(Manager::new(config, NoTls)).max_size(4).build().unwrap();
-        let store = PostgresStore::builder(driver).schema(&schema).build().unwrap();
-        let effects = SqlxPostgres::on(&schema, "oncekey").unwrap();
-        let pool = pool(SERVER.host(), 6).await;
-        let sql = format!(
-            "BEGIN; {}; CREATE TABLE {schema}.payments (amount bigint); COMMIT",
-            effects.ddl()
-        );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-        store.check().await.unwrap();
-        let idempotency = Idempotency::at_least_once(store.clone());
-        Self { schema, effects, store, idempotency, pool }
-    }
-
-    async fn pay(&self, connection: &mut PgConnection, amount: i64) -> Result<i64, sqlx::Error> {
-        let sql = format!("INSERT INTO {}.payments VALUES ($1) RETURNING amount", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(amount).fetch_one(connection).await
-    }
-
-    async fn run(&self, id: &str) -> Result<Outcome<i64>, RunError<sqlx::Error>> {
-        self.run_as(&self.pool, id, async |tx| self.pay(tx, 100).await).await
-    }
-
-    async fn run_as<E, F>(
-        &self,
-        pool: &PgPool,
-        id: &str,
-        business: F,
-    ) -> Result<Outcome<i64>, RunError<E>>
-    where
-        F: AsyncFnOnce(&mut PgConnection) -> Result<i64, E>,
-    {
-        let (key, request) = (key(id), request());
-        let Self { effects, idempotency, .. } = self;
-        effects.run_in_transaction(pool, idempotency, &key, &request, business).await
-    }
-
-    async fn payments(&self) -> Vec<i64> {
-        let sql = format!("SELECT amount FROM {}.payments ORDER BY amount", self.schema);
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    /// How many of the pool's connections are in a transaction.
-    async fn open_transactions(&self) -> i64 {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' \
-                   AND query LIKE $1";
-        let own = format!("%{}%", self.schema);
-        sqlx::query_scalar(sql).bind(own).fetch_one(&self.pool).await.unwrap()
-    }
-}
-
-async fn pool(host: &std::path::Path, size: u32) -> PgPool {
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(host)
-        .port(Postgres::PORT)
-        .username(Postgres::USER)
-        .database(Postgres::USER);
-    PgPoolOptions::new().max_connections(size).connect_with(options).await.unwrap()
-}
-
-fn key(id: &str) -> Key {
-    Key::new(&Scope::new("tenant", "pay").unwrap(), id).unwrap()
-}
-
-fn request() -> Fingerprint {
-    Fingerprint::of("100 EUR")
-}
+use shop::{RUNTIME, SERVER, Shop, key, pool, request};
 
 #[test]
 fn an_effect_happens_once_and_is_replayed() {
@@ -128,7 +39,7 @@ fn an_effect_happens_once_and_is_replayed() {
 #[test]
 fn of_many_workers_one_has_the_effect() {
     RUNTIME.block_on(async {
-        let shop = std::sync::Arc::new(Shop::new().await);
+        let shop = Arc::new(Shop::new().await);
         let runs = (0..20).map(|_| {
             let shop = shop.clone();
             // Spawned: the future can be sent to another thread.
@@ -137,6 +48,43 @@ fn of_many_workers_one_has_the_effect() {
         let replays = join_all(runs).await.into_iter().filter(|replay| *replay.as_ref().unwrap());
         assert_eq!(replays.count(), 19);
         assert_eq!(shop.payments().await, [100]);
+    });
+}
+
+/// More duplicates than the pool has connections wait for one that is at work: others do not wait for them.
+#[test]
+fn duplicates_that_wait_leave_the_pool_to_others() {
+    RUNTIME.block_on(async {
+        let shop = Arc::new(Shop::new().await);
+        let prepared = shop.idempotency.prepare(&key("hot"), &request()).unwrap();
+        let other = pool(SERVER.host(), 2).await;
+        let mut tx = other.begin().await.unwrap();
+        let admitted = shop.effects.claim_in::<i64>(&mut tx, &prepared).await.unwrap();
+        let Admitted::Run { grant, .. } = admitted else { panic!("{admitted:?}") };
+        let runs: Vec<_> = (0..12)
+            .map(|_| {
+                let shop = shop.clone();
+                tokio::spawn(async move { shop.run("hot").await.unwrap().is_replay() })
+            })
+            .collect();
+        let mut seen = 0;
+        while seen < 10 {
+            let sql = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE wait_event_type = 'Lock' AND query LIKE $1";
+            let own = format!("%{}%", shop.schema);
+            let waiting = sqlx::query_scalar(sql).bind(own).fetch_one(&other).await;
+            let waiting: i64 = waiting.unwrap();
+            seen += usize::from(waiting == 1);
+            assert!(runs.iter().all(|run| !run.is_finished()), "{waiting} wait at once");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!shop.run("other").await.unwrap().is_replay());
+        assert!(runs.iter().all(|run| !run.is_finished()));
+        shop.effects.complete_in(&mut tx, &prepared, grant, &100).await.unwrap();
+        tx.commit().await.unwrap();
+        for run in runs {
+            assert!(run.await.unwrap());
+        }
     });
 }
 
@@ -184,54 +132,6 @@ fn a_dropped_run_leaves_no_transaction_open() {
     });
 }
 
-/// The session is terminated while the business writes are done, and then everything happens once.
-#[test]
-fn a_session_that_is_killed_in_mid_transaction_leaves_nothing() {
-    RUNTIME.block_on(async {
-        let shop = Shop::new().await;
-        let business = async |tx: &mut PgConnection| {
-            shop.pay(tx, 666).await?;
-            let id: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
-            let kill = sqlx::query("SELECT pg_terminate_backend($1)").bind(id);
-            kill.execute(&shop.pool).await?;
-            // Whether it notices or not.
-            Ok::<i64, sqlx::Error>(666)
-        };
-        let run = shop.run_as(&shop.pool, "order", business);
-        let Err(RunError::Store(error)) = run.await else { panic!("it was killed") };
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(shop.payments().await.is_empty());
-        assert!(!shop.run("order").await.unwrap().is_replay());
-        assert_eq!(shop.payments().await, [100]);
-    });
-}
-
-/// The answer to the COMMIT is lost, or the COMMIT itself: found out by reading.
-#[test]
-fn an_unknown_commit_is_settled_by_reading() {
-    RUNTIME.block_on(async {
-        let shop = Shop::new().await;
-        let proxy = Proxy::start(&SERVER);
-        let through = pool(proxy.host(), 4).await;
-        for (id, lose) in [("answer", Lose::Answer), ("request", Lose::Request)] {
-            let business = async |tx: &mut PgConnection| {
-                let paid = shop.pay(tx, 100).await;
-                proxy.lose(lose, "COMMIT");
-                paid
-            };
-            let run = shop.run_as(&through, id, business).await;
-            match lose {
-                Lose::Answer => assert!(!run.unwrap().is_replay()),
-                _ => {
-                    let Err(RunError::Store(error)) = run else { panic!("it did not commit") };
-                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-                }
-            }
-        }
-        assert_eq!(shop.payments().await, [100]);
-    });
-}
-
 /// The two steps in the caller's own transaction. An owner that was replaced writes, is refused, ignores
 /// that and commits: nothing of it stays.
 #[test]
@@ -266,16 +166,41 @@ fn the_two_steps_commit_with_the_callers_transaction() {
     });
 }
 
+/// Outside of a transaction, a step would commit by itself. Nothing is written then. One that was not begun
+/// by sqlx is as good as one that was.
 #[test]
-fn business_that_ends_the_transaction_is_found_out() {
+fn the_two_steps_are_refused_outside_of_a_transaction() {
     RUNTIME.block_on(async {
         let shop = Shop::new().await;
-        let business = async |tx: &mut PgConnection| {
-            sqlx::raw_sql("COMMIT; BEGIN").execute(tx).await.map(|_| 1)
-        };
-        let run = shop.run_as(&shop.pool, "order", business);
-        let Err(RunError::Store(error)) = run.await else { panic!("it was ended") };
-        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        let prepared = shop.idempotency.prepare(&key("order"), &request()).unwrap();
+        let mut connection = shop.pool.acquire().await.unwrap();
+        let refused = shop.effects.claim_in::<i64>(&mut connection, &prepared).await;
+        let Err(RunError::Store(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        assert!(error.to_string().contains("begin"), "{error}");
+        assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
+
+        let mut tx = shop.pool.begin().await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *tx).await.unwrap();
+        let refused = shop.effects.claim_in::<i64>(&mut tx, &prepared).await;
+        assert!(matches!(refused, Err(RunError::Store(_))), "{refused:?}");
+        assert_eq!(shop.store.get(&key("order")).await.unwrap(), None);
+        drop(tx);
+
+        sqlx::raw_sql("BEGIN").execute(&mut *connection).await.unwrap();
+        let admitted = shop.effects.claim_in::<i64>(&mut connection, &prepared).await.unwrap();
+        let Admitted::Run { grant, .. } = admitted else { panic!("{admitted:?}") };
+        shop.pay(&mut connection, 100).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+        let refused = shop.effects.complete_in(&mut connection, &prepared, grant, &100).await;
+        let Err(RecordError::Store(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+        let seen = shop.store.get(&key("order")).await.unwrap().unwrap();
+        assert_eq!(seen.state, State::Live);
+        sqlx::raw_sql("BEGIN").execute(&mut *connection).await.unwrap();
+        shop.effects.complete_in(&mut connection, &prepared, grant, &100).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+        assert!(shop.run("order").await.unwrap().is_replay());
     });
 }
 

@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256};
 use super::answer::state_name;
 use super::tables::Tables;
 
+/// Marks the transaction that it is sent in, for the calls that are done in a marked one only. Can be sent
+/// together with such a call.
+pub const MARK: &str = "SELECT set_config('oncekey.transaction', 'marked', true)";
+
 /// A statement and its parameters, in the order of `$1`, `$2` and so on.
 ///
 /// The text is the same for every call of its kind; what varies is bound.
@@ -113,6 +117,12 @@ impl Tables {
         Call { text: &self.claim, params: params.into_iter().chain(terms.params()).collect() }
     }
 
+    /// The same inside a transaction with the [`MARK`]. Without one, there is no row and nothing is done.
+    #[must_use]
+    pub fn claim_in<'a>(&'a self, key: &'a Key, claim: &'a Claim, terms: &'a Terms) -> Call<'a> {
+        Call { text: &self.claim_in, ..self.claim(key, claim, terms) }
+    }
+
     /// Claims on many keys, no key twice. Answered by a row for each claim that could be decided at once:
     /// as of [`claim`](Self::claim), and with the key in the column
     /// [`answer::CLAIMED_KEY`](super::answer::CLAIMED_KEY). Make the others alone.
@@ -198,8 +208,9 @@ impl Tables {
     }
 
     /// The same inside a transaction that may only be committed if this is applied: a refusal is an
-    /// error, to be read with [`answer::refusal`](super::answer::refusal). With `xact`, what the claim
-    /// said, there is no row and nothing is done if this is another transaction.
+    /// error, to be read with [`answer::refusal`](super::answer::refusal). There is no row and nothing is
+    /// done if this is not the transaction `xact`, as the claim named it, or without that, if this has not
+    /// the [`MARK`].
     #[must_use]
     pub fn complete_in<'a>(
         &'a self,
@@ -214,7 +225,7 @@ impl Tables {
                 params.push(Param::Text(Some(xact)));
                 &self.complete_in
             }
-            None => &self.complete,
+            None => &self.complete_here,
         };
         Call { text, params }
     }

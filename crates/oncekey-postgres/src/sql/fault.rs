@@ -135,8 +135,12 @@ impl Purpose {
     }
 
     fn explain(self, error: &ServerError) -> (ErrorKind, &'static str) {
-        if error.ends_the_session() {
-            return (self.unanswered, LOST);
+        if error.is_no_answer() {
+            let message = match error.sqlstate() {
+                "40003" | "08007" => "the server does not know what became of the statement",
+                _ => LOST,
+            };
+            return (self.unanswered, message);
         }
         match error.sqlstate() {
             "40001" | "40P01" | "0A000" => (
@@ -167,10 +171,7 @@ impl Purpose {
                 ErrorKind::Misconfigured,
                 "a table or function is not as this build makes it; compare it with what `ddl` prints",
             ),
-            "25006" => (
-                ErrorKind::Unavailable,
-                "the server takes no writes: it is a standby, or `default_transaction_read_only` is on",
-            ),
+            "25006" => (ErrorKind::Unavailable, NO_WRITES),
             "25P02" => (
                 ErrorKind::Unavailable,
                 "an earlier statement of the transaction failed, so that it can only roll back",
@@ -207,6 +208,18 @@ pub fn rolled_back(error: StoreError) -> StoreError {
         .with_source(error)
 }
 
+/// The error of a command that has to be in a transaction, and is not.
+#[must_use]
+pub fn not_in_transaction(operation: &'static str) -> StoreError {
+    misconfigured(
+        operation,
+        "the connection is in no transaction, and nothing was done; begin one, then claim, write and \
+         complete in it",
+    )
+}
+
+pub(super) const NO_WRITES: &str =
+    "the server takes no writes: it is a standby, or `default_transaction_read_only` is on";
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context
@@ -250,10 +263,21 @@ impl ServerError {
         self.sqlstate() == "55P03"
     }
 
-    /// Whether it may have come instead of an answer that was about to be sent. An administrator's
-    /// command may end a session that has committed and waits for its standby.
-    pub(crate) fn ends_the_session(&self) -> bool {
-        self.fatal || self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
+    /// Whether there is no such savepoint, because its transaction was ended.
+    #[must_use]
+    pub fn is_no_savepoint(&self) -> bool {
+        matches!(self.sqlstate(), "25P01" | "3B001")
+    }
+
+    /// Whether it says nothing of what was done. It may have come instead of an answer that was about to be
+    /// sent: an administrator's command may end a session that has committed and waits for its standby.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        let state = &self.sqlstate[..];
+        // The last three: time-outs that end a session, and a statement whose completion is unknown.
+        self.fatal
+            || state.starts_with("08")
+            || state.starts_with("57P")
+            || matches!(state, "25P03" | "25P04" | "40003")
     }
 }
 
@@ -287,6 +311,13 @@ mod tests {
             ("XX001", ErrorKind::Corrupt),
             ("57P01", ErrorKind::OutcomeUnknown),
             ("08006", ErrorKind::OutcomeUnknown),
+            ("08007", ErrorKind::OutcomeUnknown),
+            ("40003", ErrorKind::OutcomeUnknown),
+            ("25P03", ErrorKind::OutcomeUnknown),
+            ("25P04", ErrorKind::OutcomeUnknown),
+            // A transaction that was rolled back, whatever else is known of it.
+            ("40000", ErrorKind::Unavailable),
+            ("58030", ErrorKind::Unavailable),
         ] {
             assert_eq!(kind(Purpose::write("claim"), sqlstate, false), expected, "{sqlstate}");
         }

@@ -11,7 +11,9 @@ mod call;
 pub mod fault;
 mod schema;
 mod tables;
+mod turns;
 
-pub use call::{Call, Param, Terms};
+pub use call::{Call, MARK, Param, Terms};
 pub use schema::{Finding, VERSION};
 pub use tables::Tables;
+pub use turns::{Turns, Waiting};

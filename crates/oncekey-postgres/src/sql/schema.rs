@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use oncekey::store::StoreError;
+use oncekey::store::{ErrorKind, StoreError};
 use sha2::{Digest, Sha256};
 
+use super::fault::NO_WRITES;
 use super::tables::{Tables, misconfigured};
 
 /// The version of the schema that this build reads and writes, and the only one so far.
@@ -125,6 +126,7 @@ impl Tables {
     #[must_use]
     pub fn shape(&self) -> String {
         let Self { schema, table, .. } = self;
+        let functions = format!("{table}_v{VERSION}_").replace('_', "\\_") + "%";
         format!(
             "SELECT string_agg(line, chr(10) ORDER BY line) FROM ( \
                SELECT 'the column ' || attname || ' ' || format_type(atttypid, atttypmod) || \
@@ -142,12 +144,21 @@ impl Tables {
                SELECT 'the function ' || proname || ' ' || \
                  encode(sha256(convert_to(btrim(regexp_replace(prosrc, '\\s+', ' ', 'g')), 'UTF8')), 'hex') \
                FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
-               WHERE nspname = '{schema}' AND proname LIKE '{}' \
+               WHERE nspname = '{schema}' AND proname LIKE '{functions}' \
+               UNION ALL \
+               SELECT 'the right to ' || name FROM unnest(ARRAY['SELECT','INSERT','UPDATE','DELETE']) AS name \
+               WHERE has_table_privilege(to_regclass('\"{schema}\".\"{table}\"'), name) \
+               UNION ALL \
+               SELECT 'the right to EXECUTE' FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+               WHERE nspname = '{schema}' AND proname LIKE '{functions}' \
+               HAVING bool_and(has_function_privilege(p.oid, 'EXECUTE')) \
+               UNION ALL \
+               SELECT 'writes' \
+               WHERE NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off' \
                UNION ALL \
                SELECT 'a server of version 14 or newer' \
                WHERE current_setting('server_version_num')::int >= 140000 \
-             ) AS lines",
-            format!("{table}_v{VERSION}_").replace('_', "\\_") + "%"
+             ) AS lines"
         )
     }
 
@@ -155,7 +166,8 @@ impl Tables {
     /// left something out, and a key that is not unique would be granted twice.
     ///
     /// # Errors
-    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), naming the first thing that lacks.
+    /// [`Misconfigured`](ErrorKind::Misconfigured), naming the first thing that lacks;
+    /// [`Unavailable`](ErrorKind::Unavailable) if the server takes no writes.
     pub fn compare(&self, shape: &str) -> Result<(), StoreError> {
         let Self { schema, table, .. } = self;
         let has = |line: &str| shape.lines().any(|have| have == line);
@@ -182,9 +194,22 @@ impl Tables {
         if !has("a server of version 14 or newer") {
             missing = Some("a server of version 14 or newer".to_owned());
         }
-        match missing {
-            None => Ok(()),
-            Some(missing) => Err(misconfigured(
+        let right = ["SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"]
+            .into_iter()
+            .find(|name| !has(&format!("the right to {name}")));
+        match (missing, right) {
+            (None, None) if !has("writes") => {
+                Err(StoreError::new(ErrorKind::Unavailable, CHECK).with_message(NO_WRITES))
+            }
+            (None, None) => Ok(()),
+            (None, Some(name)) => Err(misconfigured(
+                CHECK,
+                format!(
+                    "this role lacks the right to {name} on {schema}.{table} or its functions; grant it \
+                     EXECUTE on the functions, and SELECT, INSERT, UPDATE and DELETE on the tables"
+                ),
+            )),
+            (Some(missing), _) => Err(misconfigured(
                 CHECK,
                 format!(
                     "the table {schema}.{table} is not as `ddl` makes it, it lacks: {missing}; run what \

@@ -11,17 +11,22 @@ use super::schema::VERSION;
 const MAX_SCHEMA_LEN: usize = 63;
 const MAX_TABLE_LEN: usize = 40;
 
+/// Whether the statement is in the transaction that was marked before: without one, the mark is gone.
+const MARKED: &str = "current_setting('oncekey.transaction', true) = 'marked'";
+
 /// A schema and a table, both checked, and the statements on them.
 #[derive(Debug, Clone)]
 pub struct Tables {
     pub(super) schema: String,
     pub(super) table: String,
     pub(super) claim: String,
+    pub(super) claim_in: String,
     pub(super) claims: String,
     pub(super) renew: String,
     pub(super) complete: String,
     pub(super) completions: String,
     pub(super) complete_in: String,
+    pub(super) complete_here: String,
     pub(super) abandon: String,
     pub(super) settle: String,
     pub(super) evict: String,
@@ -60,6 +65,7 @@ impl Tables {
         );
         Ok(Self {
             claim: format!("SELECT * FROM {}", call("claim", 10)),
+            claim_in: format!("SELECT * FROM {} WHERE {MARKED}", call("claim", 10)),
             claims: format!("SELECT * FROM {}", call("claims", 9)),
             renew: format!("SELECT {}", call("renew", 8)),
             complete: format!("SELECT {}", call("complete", 10)),
@@ -67,6 +73,10 @@ impl Tables {
             // No row, and nothing done, if the transaction is another than that of the claim.
             complete_in: format!(
                 "SELECT f.outcome FROM {} AS f(outcome) WHERE pg_current_xact_id()::text = $11",
+                call("complete", 10)
+            ),
+            complete_here: format!(
+                "SELECT f.outcome FROM {} AS f(outcome) WHERE {MARKED}",
                 call("complete", 10)
             ),
             abandon: format!("SELECT {}", call("abandon", 7)),

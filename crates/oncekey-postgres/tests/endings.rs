@@ -1,0 +1,176 @@
+//! Business that ends the transaction which it was lent, or whose connection is lost: it is never said that
+//! nothing was done where something may have been.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod postgres_fixture;
+mod shop;
+
+use std::collections::HashMap;
+
+use oncekey::RunError;
+use oncekey::store::{ErrorKind, Status, Store};
+use oncekey_postgres::deadpool_postgres::Transaction;
+use oncekey_testkit::{Pgbouncer, PoolMode};
+
+use postgres_fixture::{PostgresFixture, block_on, connection, server};
+use shop::{Shop, key, request};
+
+/// Each ends the transaction, by whatever name.
+const ENDS: [&str; 9] = [
+    "COMMIT",
+    "ROLLBACK",
+    "COMMIT; BEGIN",
+    "ROLLBACK; BEGIN",
+    "COMMIT AND CHAIN",
+    "ROLLBACK AND CHAIN",
+    "COMMIT; BEGIN; SAVEPOINT mine",
+    "COMMIT; BEGIN; SELECT 1 / 0",
+    "COMMIT; SELECT 1 / 0",
+];
+
+/// How business goes on after that.
+#[derive(Debug, Clone, Copy)]
+enum Returns {
+    Value,
+    Error,
+    /// What cannot be encoded.
+    Nonsense,
+}
+
+async fn is_found_out(shop: &Shop, end: &str, returns: Returns) {
+    let id = format!("{end} {returns:?}");
+    let run = shop
+        .store
+        .run_in_transaction(&shop.idempotency, &key(&id), &request(), async |tx| {
+            shop.pay(tx, 1).await.unwrap();
+            let _ignored = tx.batch_execute(end).await;
+            match returns {
+                Returns::Value => Ok(HashMap::new()),
+                Returns::Error => Err("no stock"),
+                Returns::Nonsense => Ok(HashMap::from([((1, 2), 3)])),
+            }
+        })
+        .await;
+    match run {
+        Err(RunError::Store(error)) => {
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+            assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
+        }
+        other => panic!("{id}: {other:?}"),
+    }
+    let seen = shop.store.get(&key(&id)).await.unwrap();
+    let is_completed =
+        seen.is_some_and(|seen| matches!(seen.record.status, Status::Completed { .. }));
+    assert!(!is_completed, "{id}");
+}
+
+#[test]
+fn business_that_ends_the_transaction_is_found_out() {
+    block_on(async {
+        let shop = Shop::new().await;
+        for end in ENDS {
+            for returns in [Returns::Value, Returns::Error, Returns::Nonsense] {
+                is_found_out(&shop, end, returns).await;
+            }
+        }
+        // Half of them are durable indeed.
+        assert!(shop.payments().await > 0);
+        assert!(!shop.run("order").await.unwrap().is_replay());
+    });
+}
+
+#[test]
+fn business_that_ends_the_transaction_is_found_out_behind_pgbouncer() {
+    let pgbouncer = Pgbouncer::start(server(), PoolMode::Transaction, 3);
+    let config = pgbouncer.connection_string().parse().unwrap();
+    block_on(async {
+        let direct = server().connection_string().parse().unwrap();
+        let shop = Shop::with(PostgresFixture::on(config, direct, 4).await).await;
+        for end in ENDS {
+            for returns in [Returns::Value, Returns::Error, Returns::Nonsense] {
+                is_found_out(&shop, end, returns).await;
+            }
+        }
+        assert!(!shop.run("order").await.unwrap().is_replay());
+    });
+}
+
+/// In whatever state it leaves the transaction, if it leaves it open, an error is not taken for more than it
+/// is: nothing was done.
+#[test]
+fn business_that_fails_without_ending_the_transaction_did_nothing() {
+    block_on(async {
+        let shop = Shop::new().await;
+        for sql in ["SELECT 1", "SELECT 1 / 0", "SAVEPOINT mine", "SAVEPOINT mine; SELECT 1 / 0"] {
+            let run = shop
+                .store
+                .run_in_transaction(&shop.idempotency, &key(sql), &request(), async |tx| {
+                    shop.pay(tx, 1).await.unwrap();
+                    let _ignored = tx.batch_execute(sql).await;
+                    Err::<i64, _>("no stock")
+                })
+                .await;
+            assert!(matches!(run, Err(RunError::NotStarted("no stock"))), "{sql}: {run:?}");
+            // At once, and not when the connection is used again.
+            assert_eq!(shop.store.get(&key(sql)).await.unwrap(), None, "{sql}");
+            assert!(!shop.run(sql).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, 4);
+    });
+}
+
+/// The server knows what became of the transaction when its session is gone.
+#[test]
+fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
+    block_on(async {
+        let shop = Shop::new().await;
+        let direct = connection(&shop.fixture.direct).await;
+        for end in ["SELECT 1", "COMMIT"] {
+            for fails in [false, true] {
+                let id = format!("{end} {fails}");
+                let business = async |tx: &mut Transaction<'_>| {
+                    shop.pay(tx, 1).await.unwrap();
+                    let id: i32 =
+                        tx.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+                    tx.batch_execute(end).await.unwrap();
+                    direct.query("SELECT pg_terminate_backend($1)", &[&id]).await.unwrap();
+                    if fails { Err("no stock") } else { Ok(1) }
+                };
+                let key = key(&id);
+                let run = shop
+                    .store
+                    .run_in_transaction(&shop.idempotency, &key, &request(), business)
+                    .await;
+                match (end, run) {
+                    ("COMMIT", Err(RunError::Store(error))) => {
+                        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+                    }
+                    ("SELECT 1", Err(RunError::Store(error))) if !fails => {
+                        assert_eq!(error.kind(), ErrorKind::Unavailable, "{id}: {error}");
+                    }
+                    ("SELECT 1", Err(RunError::NotStarted("no stock"))) if fails => {}
+                    (_, other) => panic!("{id}: {other:?}"),
+                }
+            }
+        }
+        assert_eq!(shop.payments().await, 2);
+    });
+}
+
+/// The server crashes and is gone for good: nobody knows, and nobody says that nothing was done.
+#[test]
+fn where_nobody_can_be_asked_the_outcome_is_unknown() {
+    block_on(async {
+        let shop = Shop::with(PostgresFixture::alone().await).await;
+        let run = shop
+            .store
+            .run_in_transaction(&shop.idempotency, &key("order"), &request(), async |tx| {
+                shop.pay(tx, 1).await.unwrap();
+                tokio::task::block_in_place(|| shop.fixture.own.as_ref().unwrap().kill());
+                Err::<i64, _>("no stock")
+            })
+            .await;
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    });
+}

@@ -1,0 +1,156 @@
+//! How a transaction ends: by a session that is killed, by an answer that is lost, and by business that ends it
+//! itself. It is never said that nothing was done where something may have been.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod shop;
+
+use oncekey::RunError;
+use oncekey::store::ErrorKind;
+use oncekey_sqlx::sqlx;
+use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
+use sqlx::postgres::{PgConnection, PgPool};
+
+use shop::{RUNTIME, SERVER, Shop, pool, pool_at};
+
+/// The session is terminated while the business writes are done, and then everything happens once.
+#[test]
+fn a_session_that_is_killed_in_mid_transaction_leaves_nothing() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let business = async |tx: &mut PgConnection| {
+            shop.pay(tx, 666).await?;
+            let id: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
+            let kill = sqlx::query("SELECT pg_terminate_backend($1)").bind(id);
+            kill.execute(&shop.pool).await?;
+            // Whether it notices or not.
+            Ok::<i64, sqlx::Error>(666)
+        };
+        let run = shop.run_as(&shop.pool, "order", business);
+        let Err(RunError::Store(error)) = run.await else { panic!("it was killed") };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(shop.payments().await.is_empty());
+        assert!(!shop.run("order").await.unwrap().is_replay());
+        assert_eq!(shop.payments().await, [100]);
+    });
+}
+
+/// The answer to the COMMIT is lost, or the COMMIT itself: found out by reading.
+#[test]
+fn an_unknown_commit_is_settled_by_reading() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let proxy = Proxy::start(&SERVER);
+        let through = pool(proxy.host(), 4).await;
+        for (id, lose) in [("answer", Lose::Answer), ("request", Lose::Request)] {
+            let business = async |tx: &mut PgConnection| {
+                let paid = shop.pay(tx, 100).await;
+                proxy.lose(lose, "COMMIT");
+                paid
+            };
+            let run = shop.run_as(&through, id, business).await;
+            match lose {
+                Lose::Answer => assert!(!run.unwrap().is_replay()),
+                _ => {
+                    let Err(RunError::Store(error)) = run else { panic!("it did not commit") };
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                }
+            }
+        }
+        assert_eq!(shop.payments().await, [100]);
+    });
+}
+
+/// By whatever name it ends it, and whatever it returns then.
+async fn is_found_out(shop: &Shop, pool: &PgPool, round: &str) {
+    for end in [
+        "COMMIT",
+        "ROLLBACK",
+        "COMMIT; BEGIN",
+        "ROLLBACK; BEGIN",
+        "COMMIT AND CHAIN",
+        "COMMIT; BEGIN; SELECT 1 / 0",
+        "COMMIT; SELECT 1 / 0",
+    ] {
+        for fails in [false, true] {
+            let id = format!("{round} {end} {fails}");
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let _ignored = sqlx::raw_sql(end).execute(tx).await;
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            let run = shop.run_as(pool, &id, business).await;
+            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+            assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
+        }
+    }
+    let ran = shop.run_as(pool, round, async |tx| shop.pay(tx, 100).await).await;
+    assert!(!ran.unwrap().is_replay());
+    let ran = shop.run_as(pool, round, async |tx| shop.pay(tx, 100).await).await;
+    assert!(ran.unwrap().is_replay());
+    assert_eq!(shop.open_transactions().await, 0);
+}
+
+#[test]
+fn business_that_ends_the_transaction_is_found_out() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        is_found_out(&shop, &shop.pool, "direct").await;
+    });
+}
+
+#[test]
+fn business_that_ends_the_transaction_is_found_out_behind_pgbouncer() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let pgbouncer = Pgbouncer::start(&SERVER, PoolMode::Transaction, 3);
+        let pool = pool_at(pgbouncer.host(), Pgbouncer::PORT, 4).await;
+        is_found_out(&shop, &pool, "behind").await;
+    });
+}
+
+/// In whatever state it leaves the transaction, if it leaves it open: nothing was done.
+#[test]
+fn business_that_fails_without_ending_the_transaction_did_nothing() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for sql in ["SELECT 1", "SELECT 1 / 0", "SAVEPOINT mine; SELECT 1 / 0"] {
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let _ignored = sqlx::raw_sql(sql).execute(tx).await;
+                Err("no stock")
+            };
+            let run = shop.run_as(&shop.pool, sql, business).await;
+            assert!(matches!(run, Err(RunError::NotStarted("no stock"))), "{sql}: {run:?}");
+            assert!(!shop.run(sql).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [100; 3]);
+    });
+}
+
+/// The session is gone after a COMMIT by hand, or without one: the server knows which.
+#[test]
+fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for end in ["SELECT 1", "COMMIT"] {
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                let id = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await;
+                let id: i32 = id.unwrap();
+                sqlx::raw_sql(end).execute(tx).await.unwrap();
+                let kill = sqlx::query("SELECT pg_terminate_backend($1)").bind(id);
+                kill.execute(&shop.pool).await.unwrap();
+                Err("no stock")
+            };
+            match (end, shop.run_as(&shop.pool, end, business).await) {
+                ("SELECT 1", Err(RunError::NotStarted("no stock"))) => {}
+                ("COMMIT", Err(RunError::Store(error))) => {
+                    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+                }
+                (_, other) => panic!("{end}: {other:?}"),
+            }
+        }
+        assert_eq!(shop.payments().await, [1]);
+    });
+}
