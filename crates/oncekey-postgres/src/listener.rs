@@ -116,7 +116,8 @@ impl Listener {
     }
 }
 
-/// Listens until nobody waits. When the connection is lost, everybody is woken and it is made anew.
+/// Listens until nobody waits. When the connection is lost it is made anew, and everybody is woken: when it
+/// is lost, so that who waits looks, and when it is there again, since what was notified meanwhile is lost.
 async fn listen(
     connect: Arc<Connect>,
     channel: String,
@@ -124,13 +125,14 @@ async fn listen(
     status: watch::Sender<Status>,
     mut stopped: mpsc::Receiver<()>,
 ) {
+    let mut is_first = true;
     loop {
-        let listening = pin!(listen_once(&connect, &channel, &state, &status));
+        let listening = pin!(listen_once(&connect, &channel, &state, &status, is_first));
         let Either::Right((error, _)) = select(pin!(stopped.recv()), listening).await else {
             return;
         };
+        is_first = false;
         status.send_replace(Status::Failed(error));
-        // What was notified meanwhile is lost: let everybody look.
         match state.upgrade() {
             Some(state) => lock(&state).wake_all(),
             None => return,
@@ -148,6 +150,7 @@ async fn listen_once(
     channel: &str,
     state: &Weak<Mutex<State>>,
     status: &watch::Sender<Status>,
+    is_first: bool,
 ) -> StoreError {
     let failed = |error| Failed::from(error).into_error(LISTEN);
     let (client, mut messages) = match connect().await {
@@ -167,6 +170,9 @@ async fn listen_once(
             match done {
                 Ok(()) => {
                     status.send_replace(Status::Listening);
+                    if !is_first && let Some(state) = state.upgrade() {
+                        lock(&state).wake_all();
+                    }
                 }
                 Err(error) => return Poll::Ready(failed(error)),
             }

@@ -4,23 +4,20 @@
 
 mod postgres_fixture;
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use oncekey::observe::{Event, Observer};
-use oncekey::runtime::{ProcessRandom, Random, Timestamp};
+use oncekey::runtime::{ProcessRandom, Random};
 use oncekey::store::{
     AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Grant, OnInterrupted,
-    OnRetired, Store, StoreError,
+    OnRetired, Store,
 };
 use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
 use oncekey_conformance::Fixture;
-use oncekey_conformance::history::{Answer, History, Operation, Window, check};
-use oncekey_postgres::PostgresStore;
-use oncekey_testkit::Lose;
+use oncekey_testkit::{Load, Lose};
 use tokio::time::sleep;
 
 use postgres_fixture::{PostgresFixture, block_on, connection};
@@ -49,134 +46,17 @@ fn complete(grant: Grant, value: String) -> Complete {
     Complete { grant, completion }
 }
 
-/// Many clients on the same keys, and what they saw.
-struct Load {
-    history: Mutex<History>,
-    /// Calls that are no part of the history: they changed nothing, or else it makes no sense.
-    not_applied: Mutex<HashSet<usize>>,
-    stop: AtomicBool,
-    unknown: AtomicUsize,
-    refused: AtomicUsize,
-    answered: AtomicUsize,
-}
-
-impl Load {
-    fn new() -> Arc<Self> {
-        let always = Window { earliest: Timestamp::default(), latest: Timestamp::MAX };
-        Arc::new(Self {
-            history: Mutex::new(History::new(always)),
-            not_applied: Mutex::default(),
-            stop: AtomicBool::new(false),
-            unknown: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            answered: AtomicUsize::new(0),
-        })
-    }
-
-    /// Asks until there is an answer.
-    async fn ask(
-        &self,
-        store: &PostgresStore,
-        client: usize,
-        number: usize,
-        operation: Operation,
-    ) -> Answer {
-        loop {
-            let (index, call) = {
-                let mut history = self.history.lock().unwrap();
-                (history.calls.len(), history.invoke(client, number, operation.clone()))
-            };
-            match operation.send(store, &key(number.to_string())).await {
-                Ok(answer) => {
-                    self.answered.fetch_add(1, Ordering::Relaxed);
-                    self.history.lock().unwrap().answer(call, answer.clone());
-                    return answer;
-                }
-                Err(error) => {
-                    self.note(&error);
-                    if error.kind() != ErrorKind::OutcomeUnknown {
-                        self.not_applied.lock().unwrap().insert(index);
-                    }
-                    sleep(Duration::from_millis(5)).await;
-                }
-            }
-        }
-    }
-
-    fn note(&self, error: &StoreError) {
-        assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(error));
-        let counter = match error.kind() {
-            ErrorKind::OutcomeUnknown => &self.unknown,
-            _ => &self.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Claims, and completes what it gets, on one key after the other.
-    async fn run(self: Arc<Self>, store: PostgresStore, client: usize) {
-        let mut number = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            let claimed = self.ask(&store, client, number, Operation::Claim(claim())).await;
-            if let Answer::Claim(ClaimOutcome::Acquired { grant, .. }) = claimed {
-                let value = format!("{client} did {number}");
-                let completed = Operation::Complete(complete(grant, value));
-                self.ask(&store, client, number, completed).await;
-            }
-            number += 1;
-            sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Reads what became of all keys, and checks that the whole makes sense.
-    async fn makes_sense(&self, store: &PostgresStore) {
-        let numbers = self.history.lock().unwrap().keys();
-        for number in &numbers {
-            self.ask(store, CLIENTS, *number, Operation::Get).await;
-            self.ask(store, CLIENTS, *number, Operation::Claim(claim())).await;
-        }
-        let mut history = self.history.lock().unwrap().clone();
-        let not_applied = self.not_applied.lock().unwrap();
-        let mut index = 0;
-        history.calls.retain(|_| {
-            index += 1;
-            !not_applied.contains(&(index - 1))
-        });
-        check(&history).unwrap_or_else(|found| panic!("{found}"));
-        println!(
-            "{} keys, {} answers, {} unknown outcomes, {} calls not applied",
-            numbers.len(),
-            self.answered.load(Ordering::Relaxed),
-            self.unknown.load(Ordering::Relaxed),
-            self.refused.load(Ordering::Relaxed)
-        );
-        let unknown = self.unknown.load(Ordering::Relaxed);
-        assert!(unknown > 0, "no call was under way when its connection was lost");
-    }
-}
-
-async fn under_load(fixture: &PostgresFixture, faults: impl Future<Output = ()>) {
-    let load = Load::new();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|client| tokio::spawn(load.clone().run(fixture.store(), client)))
-        .collect();
-    faults.await;
-    load.stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
-    }
-    load.makes_sense(&fixture.store()).await;
-}
-
 #[test]
 fn sessions_that_are_terminated_at_random() {
     block_on(async {
         let fixture = PostgresFixture::create().await;
         let direct = connection(&fixture.config).await;
-        let faults = async {
+        let faults = async |load: &Load| {
             let random = ProcessRandom::new();
             for _ in 0..150 {
                 let millis = u64::try_from(random.next() % 30).unwrap();
                 sleep(Duration::from_millis(millis)).await;
+                load.calm().await;
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                            WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' \
                            ORDER BY (query LIKE $1)::int DESC, random() LIMIT 1";
@@ -184,7 +64,7 @@ fn sessions_that_are_terminated_at_random() {
                 direct.query(sql, &[&own]).await.unwrap();
             }
         };
-        under_load(&fixture, faults).await;
+        Load::under(CLIENTS, || fixture.store(), faults).await;
     });
 }
 
@@ -192,9 +72,10 @@ fn sessions_that_are_terminated_at_random() {
 fn a_server_that_crashes_and_restarts() {
     block_on(async {
         let fixture = PostgresFixture::alone().await;
-        let faults = async {
+        let faults = async |load: &Load| {
             for round in 0..4 {
                 sleep(Duration::from_millis(400)).await;
+                load.calm().await;
                 let server = fixture.own.as_ref().unwrap();
                 tokio::task::block_in_place(|| match round % 2 {
                     0 => server.crash(),
@@ -203,7 +84,7 @@ fn a_server_that_crashes_and_restarts() {
             }
             sleep(Duration::from_millis(300)).await;
         };
-        under_load(&fixture, faults).await;
+        Load::under(CLIENTS, || fixture.store(), faults).await;
     });
 }
 
@@ -333,6 +214,8 @@ fn a_listener_comes_back() {
         let terminated = direct.query(sql, &[&format!("LISTEN {channel}")]).await.unwrap();
         assert_eq!(terminated.len(), 1);
         let brief = Duration::from_secs(10);
+        tokio::time::timeout(brief, subscription.changed()).await.unwrap();
+        // It listens again, and may have missed something.
         tokio::time::timeout(brief, subscription.changed()).await.unwrap();
 
         // A new subscription waits until it listens again.

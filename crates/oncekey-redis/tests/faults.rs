@@ -4,17 +4,13 @@
 
 mod redis_fixture;
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oncekey::runtime::{ProcessRandom, Random, Timestamp};
-use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, Store, StoreError};
-use oncekey_conformance::history::{Answer, History, Operation, Window, check};
+use oncekey::runtime::{ProcessRandom, Random};
+use oncekey::store::{ErrorKind, Fenced, Store};
 use oncekey_redis::RedisStore;
 use oncekey_redis::redis;
-use oncekey_testkit::{Flavor, Lose, Redis, Relay};
+use oncekey_testkit::{Flavor, Load, Lose, Redis, Relay};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
@@ -22,145 +18,6 @@ use redis_fixture::calls::{acquire, acquire_as, claim, complete, insist, key};
 use redis_fixture::{RedisFixture, block_on, name, server, valkey};
 
 const CLIENTS: usize = 3;
-/// Each call that ends in the dark doubles what the check has to consider.
-const MOST_IN_THE_DARK: usize = 3;
-
-/// Many clients on the same keys, and what they saw.
-struct Load {
-    history: Mutex<History>,
-    /// Calls that are no part of the history: they changed nothing, or else it makes no sense.
-    not_applied: Mutex<HashSet<usize>>,
-    stop: AtomicBool,
-    /// Clients whose call has ended in the dark several times in a row.
-    in_the_dark: AtomicUsize,
-    unknown: AtomicUsize,
-    refused: AtomicUsize,
-    answered: AtomicUsize,
-}
-
-impl Load {
-    fn new() -> Arc<Self> {
-        let always = Window { earliest: Timestamp::default(), latest: Timestamp::MAX };
-        Arc::new(Self {
-            history: Mutex::new(History::new(always)),
-            not_applied: Mutex::default(),
-            stop: AtomicBool::new(false),
-            in_the_dark: AtomicUsize::new(0),
-            unknown: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            answered: AtomicUsize::new(0),
-        })
-    }
-
-    /// Asks until there is an answer.
-    async fn ask(
-        &self,
-        store: &RedisStore,
-        client: usize,
-        number: usize,
-        operation: Operation,
-    ) -> Answer {
-        let mut dark = 0;
-        loop {
-            let (index, call) = {
-                let mut history = self.history.lock().unwrap();
-                (history.calls.len(), history.invoke(client, number, operation.clone()))
-            };
-            match operation.send(store, &key(number)).await {
-                Ok(answer) => {
-                    self.answered.fetch_add(1, Ordering::Relaxed);
-                    self.history.lock().unwrap().answer(call, answer.clone());
-                    if dark >= MOST_IN_THE_DARK {
-                        self.in_the_dark.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    return answer;
-                }
-                Err(error) => {
-                    self.note(&error);
-                    if error.kind() != ErrorKind::OutcomeUnknown {
-                        self.not_applied.lock().unwrap().insert(index);
-                    } else {
-                        dark += 1;
-                        if dark == MOST_IN_THE_DARK {
-                            self.in_the_dark.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-
-    /// Waits until nobody is in the dark for long.
-    async fn calm(&self) {
-        while self.in_the_dark.load(Ordering::Relaxed) > 0 {
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn note(&self, error: &StoreError) {
-        assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(error));
-        let counter = match error.kind() {
-            ErrorKind::OutcomeUnknown => &self.unknown,
-            _ => &self.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Claims, and completes what it gets, on one key after the other.
-    async fn run(self: Arc<Self>, store: RedisStore, client: usize) {
-        let mut number = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            let claimed = self.ask(&store, client, number, Operation::Claim(claim())).await;
-            if let Answer::Claim(ClaimOutcome::Acquired { grant, .. }) = claimed {
-                let value = format!("{client} did {number}");
-                let completed = Operation::Complete(complete(grant, value));
-                self.ask(&store, client, number, completed).await;
-            }
-            number += 1;
-            sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Reads what became of all keys, and checks that the whole makes sense.
-    async fn makes_sense(&self, store: &RedisStore) {
-        let numbers = self.history.lock().unwrap().keys();
-        for number in &numbers {
-            self.ask(store, CLIENTS, *number, Operation::Get).await;
-            self.ask(store, CLIENTS, *number, Operation::Claim(claim())).await;
-        }
-        let mut history = self.history.lock().unwrap().clone();
-        let not_applied = self.not_applied.lock().unwrap();
-        let mut index = 0;
-        history.calls.retain(|_| {
-            index += 1;
-            !not_applied.contains(&(index - 1))
-        });
-        check(&history).unwrap_or_else(|found| panic!("{found}"));
-        println!(
-            "{} keys, {} answers, {} unknown outcomes, {} calls not applied",
-            numbers.len(),
-            self.answered.load(Ordering::Relaxed),
-            self.unknown.load(Ordering::Relaxed),
-            self.refused.load(Ordering::Relaxed)
-        );
-        let unknown = self.unknown.load(Ordering::Relaxed);
-        assert!(unknown > 0, "no call was under way when its connection was lost");
-    }
-}
-
-async fn under_load(fixture: &RedisFixture, faults: impl AsyncFnOnce(&Load)) {
-    let load = Load::new();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|client| tokio::spawn(load.clone().run(fixture.store(), client)))
-        .collect();
-    faults(&load).await;
-    load.stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
-    }
-    load.makes_sense(&fixture.store()).await;
-}
 
 #[test]
 fn connections_that_are_cut_at_random() {
@@ -176,7 +33,7 @@ fn connections_that_are_cut_at_random() {
                 relay.cut();
             }
         };
-        under_load(&fixture, faults).await;
+        Load::under(CLIENTS, || fixture.store(), faults).await;
     });
 }
 
@@ -190,7 +47,7 @@ async fn crashes(flavor: Flavor) {
         }
         sleep(Duration::from_millis(300)).await;
     };
-    under_load(&fixture, faults).await;
+    Load::under(CLIENTS, || fixture.store(), faults).await;
 }
 
 #[test]

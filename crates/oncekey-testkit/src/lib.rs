@@ -1,4 +1,4 @@
-//! Throwaway servers for the tests of this workspace.
+//! Throwaway servers for the tests of this workspace, and a load for them.
 //!
 //! A server lives in a folder of its own. PostgreSQL talks over unix sockets there, and so needs no free
 //! port; Redis is given one, since a cluster and Sentinel name their members by ports. A server ends when its handle is dropped, and also when the test process ends in any way at all: a watchdog
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests may panic")]
 
+mod load;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -16,6 +17,7 @@ mod redis_cluster;
 mod redis_sentinel;
 mod relay;
 
+pub use load::Load;
 pub use pgbouncer::{Pgbouncer, PoolMode};
 pub use postgres::{Durability, Postgres};
 pub use proxy::{Lose, Proxy};
