@@ -4,7 +4,7 @@ use oncekey::store::{ErrorKind, StoreError};
 use redis::{Cmd, RedisError, Value};
 
 use crate::fault::{DENIED, Purpose};
-use crate::link::{Failed, Link, is_unknown_script, may_resend, wait};
+use crate::link::{Failed, Link, is_of_a_cluster, is_unknown_script, may_resend, wait};
 use crate::script::{FULL_SCRIPTS, code};
 
 const CHECK: Purpose = Purpose::read("check the server");
@@ -142,11 +142,14 @@ async fn rights(link: &dyn Link, demands: Demands<'_>) -> Result<(), StoreError>
     if demands.waits_for_replicas {
         let mut touch = redis::cmd("PEXPIREAT");
         touch.arg(probe).arg(1);
-        let all = link.send_with(&nothing(probe), [&touch, &wait(0, 1)]).await;
-        if !matches!(all.map_err(failed)?, [_, Value::Int(_), Value::Int(_)]) {
+        let (asking, wait) = (redis::cmd("ASKING"), wait(0, 1));
+        let then = [&asking, &touch, &wait];
+        let then = if is_of_a_cluster(link) { &then[..] } else { &then[1..] };
+        let all = link.send_with(&nothing(probe), then).await;
+        if !matches!(all.map_err(failed)?, (_, Value::Int(_))) {
             return Err(refused(
-                "replicas are to be waited for, and the server denies it; allow the user WAIT and PEXPIREAT, \
-                 or do without `wait_for_replicas`",
+                "replicas are to be waited for, and the server denies it; allow the user WAIT and PEXPIREAT \
+                 (in a cluster also ASKING), or do without `wait_for_replicas`",
             ));
         }
     } else {

@@ -14,13 +14,13 @@ pub(crate) trait Link: Send + Sync {
     /// Sends a command, and waits for its answer.
     fn send<'a>(&self, command: &'a Cmd) -> BoxFuture<'a, RedisResult<Value>>;
 
-    /// The same, with others right behind it on the same connection. If only those are refused, all answers
-    /// are nil.
+    /// The same, with others right behind it on the same connection: its answer, and that of the last. If
+    /// any of those is refused, both are nil.
     fn send_with<'a>(
         &self,
         command: &'a Cmd,
-        then: [&'a Cmd; 2],
-    ) -> BoxFuture<'a, RedisResult<[Value; 3]>>;
+        then: &'a [&'a Cmd],
+    ) -> BoxFuture<'a, RedisResult<(Value, Value)>>;
 
     /// The connection itself.
     fn as_any(&self) -> &dyn Any;
@@ -38,27 +38,29 @@ where
     fn send_with<'a>(
         &self,
         command: &'a Cmd,
-        then: [&'a Cmd; 2],
-    ) -> BoxFuture<'a, RedisResult<[Value; 3]>> {
+        then: &'a [&'a Cmd],
+    ) -> BoxFuture<'a, RedisResult<(Value, Value)>> {
         let mut connection = self.clone();
         Box::pin(async move {
-            let mut pipeline = redis::Pipeline::with_capacity(3);
+            let mut pipeline = redis::Pipeline::with_capacity(1 + then.len());
             pipeline.add_command(command.clone());
             for command in then {
-                pipeline.add_command(command.clone());
+                pipeline.add_command((*command).clone());
             }
             let result = pipeline.query_async(&mut connection).await;
-            let answers: (Value, Value, Value) = result.or_else(|error: RedisError| {
+            let answers: Vec<Value> = result.or_else(|error: RedisError| {
                 match error.clone().into_server_errors() {
                     // An error of the pipeline as a whole hides the codes of its parts.
                     Some(errors) => match errors.first() {
                         Some((0, refused)) => Err(refused.clone().into()),
-                        _ => Ok((Value::Nil, Value::Nil, Value::Nil)),
+                        _ => Ok(Vec::new()),
                     },
                     None => Err(error),
                 }
             })?;
-            Ok(answers.into())
+            let mut answers = answers.into_iter();
+            let first = answers.next().unwrap_or(Value::Nil);
+            Ok((first, answers.next_back().unwrap_or(Value::Nil)))
         })
     }
 
@@ -104,7 +106,8 @@ impl From<RedisError> for Failed {
 ///
 /// `WAIT` is about what was written on the connection on which it comes. So it comes right behind the
 /// command, on the same one, and others who use that wait behind it. What others wrote before is waited for
-/// since the key is touched in between.
+/// since the key is touched in between. While its slot moves, each command for it has to ask, and the driver
+/// asks for the first.
 pub(crate) async fn write(
     link: &dyn Link,
     command: &Cmd,
@@ -115,13 +118,25 @@ pub(crate) async fn write(
         return Ok(link.send(command).await?);
     };
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-    let [answer, _, reached] =
-        link.send_with(command, [&touch(name), &wait(count, millis)]).await?;
+    let (asking, touch, wait) = (redis::cmd("ASKING"), touch(name), wait(count, millis));
+    let then = [&asking, &touch, &wait];
+    let then = if is_of_a_cluster(link) { &then[..] } else { &then[1..] };
+    let (answer, reached) = link.send_with(command, then).await?;
     match reached {
         Value::Int(reached) if usize::try_from(reached).is_ok_and(|reached| reached >= count) => {
             Ok(answer)
         }
         _ => Err(Failed::TooFewReplicas),
+    }
+}
+
+pub(crate) fn is_of_a_cluster(link: &dyn Link) -> bool {
+    #[cfg(feature = "cluster")]
+    return link.as_any().is::<redis::cluster_async::ClusterConnection>();
+    #[cfg(not(feature = "cluster"))]
+    {
+        let _ = link;
+        false
     }
 }
 

@@ -52,14 +52,14 @@ impl Standing {
         Ok(self.last().as_ref().map(|last| last.server).unwrap_or_default())
     }
 
-    /// Checks the server, whatever was known.
+    /// Checks the server, whatever was known. If it is not fit any more, the next claim looks, too.
     pub(crate) async fn anew(
         &self,
         link: &dyn Link,
         demands: Demands<'_>,
     ) -> Result<(), StoreError> {
         if self.checked.initialized() {
-            self.check(link, demands).await
+            self.check(link, demands).await.inspect_err(|_| self.suspect())
         } else {
             self.once(link, demands).await.map(drop)
         }

@@ -6,7 +6,7 @@ mod redis_fixture;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::store::{Fenced, Store};
+use oncekey::store::{Abandon, Evict, Expected, Fenced, Known, Store};
 use oncekey_redis::RedisStore;
 use oncekey_redis::redis::Client;
 use oncekey_testkit::{Redis, Relay};
@@ -73,6 +73,34 @@ fn a_listener_comes_back() {
         let done = complete(grant, "done");
         assert_eq!(other.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
         timeout(long, subscription.changed()).await.unwrap();
+    });
+}
+
+/// A key is free for the next one, who takes it before those who waited look: they are told of that end, too.
+#[test]
+fn who_waited_for_one_attempt_is_told_of_the_next() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        let other = RedisStore::connect(&server.url()).unwrap();
+        let evict = Evict { expected: Expected::Any, force: true };
+        for id in ["evicted", "released"] {
+            let grant = acquire(&store, &key(id)).await;
+            let mut subscription = store.watch().unwrap().subscribe(&key(id)).await.unwrap();
+            let known = Known::NotStarted { hold: Duration::ZERO };
+            let ended = match id {
+                "evicted" => store.evict(&key(id), &evict).await,
+                _ => store.abandon(&key(id), &Abandon { grant, known }).await,
+            };
+            assert_eq!(ended.unwrap(), Fenced::Applied);
+            timeout(LONG, subscription.changed()).await.unwrap();
+            let next = acquire(&other, &key(id)).await;
+            assert_eq!(
+                other.complete(&key(id), &complete(next, "done")).await.unwrap(),
+                Fenced::Applied
+            );
+            timeout(LONG, subscription.changed()).await.unwrap();
+        }
     });
 }
 

@@ -7,11 +7,13 @@ mod redis_fixture;
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
 use oncekey_conformance::{Fixture, run_all};
-use oncekey_redis::RedisStore;
-use oncekey_testkit::{Flavor, RedisCluster, RedisSentinels};
+use oncekey_redis::{RedisStore, RedisStoreBuilder};
+use oncekey_testkit::{Flavor, Redis, RedisCluster, RedisSentinels};
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 use redis_fixture::calls::{LONG, acquire, claim, complete, insist, key, renew};
@@ -111,6 +113,58 @@ fn keys_that_move_keep_their_records() {
             assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
         }
         assert!(moved >= 40, "{moved} slots were moved with a key in them");
+    });
+}
+
+/// A slot is on its way: its keys are where it goes, and its owner says for each call to ask there.
+async fn while_a_slot_moves(cluster: &RedisCluster, store: &RedisStore, prefix: &str) {
+    let slot = redis_fixture::several::slot(&redis_fixture::name(prefix, &key("a")));
+    let grant = acquire(store, &key("a")).await;
+    let runtime = Handle::current();
+    let meanwhile = || {
+        runtime.block_on(async {
+            let outcome = insist(async || store.claim(&key("a"), &claim()).await).await;
+            assert!(matches!(outcome, ClaimOutcome::Busy { .. }), "{outcome:?}");
+            let done = complete(grant, "done");
+            let ended = insist(async || store.complete(&key("a"), &done).await).await;
+            assert_eq!(ended, Fenced::Applied);
+            let outcome = insist(async || store.claim(&key("a"), &claim()).await).await;
+            assert_eq!(outcome, ClaimOutcome::Replay(Some("done".into())));
+        });
+    };
+    let mut places = 0..RedisCluster::PRIMARIES;
+    assert!(block_in_place(|| places.any(|to| cluster.move_slot_while(slot, to, meanwhile))));
+    let asks = |node: &Redis| {
+        let stat = node.info("errorstat_ASK").unwrap_or_default();
+        stat.strip_prefix("count=")
+            .and_then(|count| count.parse::<usize>().ok())
+            .unwrap_or_default()
+    };
+    let asks: usize = cluster.nodes().iter().map(asks).sum();
+    assert!(asks >= 3, "{asks} redirections");
+}
+
+#[test]
+fn keys_are_found_while_their_slot_moves() {
+    block_on(async {
+        let cluster = RedisCluster::start();
+        let prefix = new_prefix();
+        let store = cluster_store(&cluster, &prefix).await;
+        while_a_slot_moves(&cluster, &store, &prefix).await;
+    });
+}
+
+/// Where replicas are waited for, other commands come behind each one.
+#[test]
+fn keys_are_found_and_waited_for_while_their_slot_moves() {
+    block_on(async {
+        let cluster = RedisCluster::start();
+        let prefix = new_prefix();
+        let urls = cluster.urls();
+        let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+        let builder = RedisStoreBuilder::connect_cluster(&urls).await.unwrap();
+        let builder = builder.key_prefix(&prefix).wait_for_replicas(1, Duration::from_secs(1));
+        while_a_slot_moves(&cluster, &builder.build().unwrap(), &prefix).await;
     });
 }
 

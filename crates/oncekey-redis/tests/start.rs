@@ -143,6 +143,19 @@ fn a_server_that_begins_to_evict_is_noticed() {
     });
 }
 
+/// What a check finds, the next claim knows.
+#[test]
+fn a_check_that_refuses_stops_claims() {
+    block_on(async {
+        let server = Redis::start();
+        let store = RedisStore::connect(&server.url()).unwrap();
+        acquire(&store, &key("a")).await;
+        server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        names(&store.check().await.unwrap_err(), &["noeviction"]);
+        names(&store.claim(&key("b"), &claim()).await.unwrap_err(), &["noeviction"]);
+    });
+}
+
 /// A primary that becomes a replica, even one that takes writes, grants nothing; that may pass.
 #[test]
 fn a_primary_that_becomes_a_replica_is_noticed() {

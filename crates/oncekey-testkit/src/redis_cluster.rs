@@ -77,6 +77,12 @@ impl RedisCluster {
 
     /// Moves `slot` to the primary number `to`, keys and all, and says whether it was elsewhere.
     pub fn move_slot(&self, slot: u16, to: usize) -> bool {
+        self.move_slot_while(slot, to, || {})
+    }
+
+    /// The same. `meanwhile` runs when the keys are where they go, and the slot is not: whoever asks its
+    /// owner for them is told to ask there, this once (`ASK`).
+    pub fn move_slot_while(&self, slot: u16, to: usize, meanwhile: impl FnOnce()) -> bool {
         let slot = slot.to_string();
         let target = &self.nodes[to];
         let primaries = &self.nodes[..Self::PRIMARIES];
@@ -89,6 +95,7 @@ impl RedisCluster {
         target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
         from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
         from.move_keys(&slot, target.port());
+        meanwhile();
         for node in [target, from].into_iter().chain(primaries) {
             node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         }

@@ -106,19 +106,32 @@ impl Copies {
 
     /// Removes the copy of `key`, and keeps others from making one for a while.
     pub(crate) async fn bar(&self, key: &Key) -> Result<(), StoreError> {
-        let evict = Evict { expected: Expected::Any, force: true };
         let claim = claim(BAR, Fingerprint::of("oncekey: evicted"), BARRED);
         for _ in 0..MAX_BARS {
-            // Whatever was there is gone.
-            let _ = self.bounded(self.fast.evict(key, &evict)).await?;
-            let barred = self.bounded(self.fast.claim(key, &claim)).await?;
-            if matches!(barred, ClaimOutcome::Acquired { .. }) {
-                return Ok(());
+            self.remove(key).await?;
+            match self.bounded(self.fast.claim(key, &claim)).await {
+                Ok(ClaimOutcome::Acquired { .. }) => return Ok(()),
+                // Somebody began a copy in between.
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Full => return self.outlast(key).await,
+                Err(error) => return Err(error),
             }
-            // Somebody began a copy in between.
         }
         Err(StoreError::new(ErrorKind::Unavailable, "evict a copy")
             .with_message("others make a new copy each time"))
+    }
+
+    /// The same where there is no room for a bar: whoever makes a copy of what was read before has done so
+    /// after [`MARGIN`], or gives up.
+    async fn outlast(&self, key: &Key) -> Result<(), StoreError> {
+        self.timer.sleep_until(self.timer.now().saturating_add(2 * MARGIN)).await;
+        self.remove(key).await
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        let evict = Evict { expected: Expected::Any, force: true };
+        // Whatever was there is gone.
+        self.bounded(self.fast.evict(key, &evict)).await.map(drop)
     }
 
     pub(crate) async fn purge(&self, limit: usize) {

@@ -271,6 +271,25 @@ fn is_a_result(seen: &Observed) -> bool {
     seen.state == oncekey::store::State::Completed
 }
 
+/// A full fast store takes no bar, and no copy either.
+#[test]
+fn a_key_is_evicted_while_the_fast_store_is_full() {
+    let clock = ManualClock::default();
+    let full = MemoryStore::builder().max_keys(1).clock(Arc::new(clock.clone())).build();
+    let durable = Watched::on(&clock);
+    let tiered = Tiered::new(full.clone(), Arc::clone(&durable));
+    let world = World { clock, fast: Arc::default(), durable, tiered };
+    world.complete();
+    let other = Key::new(&Scope::new("tenant-42", "pay").unwrap(), "order-18").unwrap();
+    let filled = block_on(full.claim(&other, &claim(9, "1 EUR"))).unwrap();
+    assert!(matches!(filled, ClaimOutcome::Acquired { .. }));
+    let none = block_on(full.claim(&key(), &claim(9, "1 EUR"))).unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::Full);
+
+    assert_eq!(block_on(world.tiered.evict(&key(), &EVICT)).unwrap(), Fenced::Applied);
+    assert!(matches!(world.claim(3), ClaimOutcome::Acquired { .. }));
+}
+
 #[test]
 fn nothing_is_evicted_while_the_copy_cannot_be_removed() {
     let world = World::completed_and_copied();

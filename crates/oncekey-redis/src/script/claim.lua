@@ -3,7 +3,7 @@ local lease, hold = tonumber(ARGV[4]), tonumber(ARGV[5])
 local take_over, tell, no_new, seen = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1', ARGV[9]
 local ACQUIRED, REPLAY, IS_BUSY, MISMATCH, INTERRUPTED, RETIRED, SPENT, FULL, LOOK = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
-local r, state, last = load()
+local r, state, last, flags = load()
 if not r and state then
   return { state, micros }
 end
@@ -23,7 +23,7 @@ end
 
 -- Nothing of what was there counts but its token, and whether somebody waits.
 local function fresh(number)
-  local next = { status = IN_PROGRESS, flags = r and r.flags or 0, algorithm = algorithm,
+  local next = { status = IN_PROGRESS, flags = r and r.flags or flags or 0, algorithm = algorithm,
     fingerprint = fingerprint, attempt = attempt, number = number,
     token = after(last or 0),
     limit = now + lease, forget = now + lease + hold }

@@ -11,8 +11,8 @@ if not r then
 elseif state == 'live' and not force then
   return { BUSY, micros }
 end
--- A token is left for a while, so that the next is higher.
-local left = { status = FORGOTTEN, flags = 0, algorithm = 0, number = 0, token = r.token,
+-- A token is left for a while, so that the next is higher; and who waits is told of the next one's end, too.
+local left = { status = FORGOTTEN, flags = r.flags, algorithm = 0, number = 0, token = r.token,
   fingerprint = string.rep('\0', 32), attempt = string.rep('\0', 16), forget = now, limit = now }
 clear(left)
 store(left)

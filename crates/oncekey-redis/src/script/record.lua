@@ -95,7 +95,8 @@ local function decode(raw)
   return r
 end
 
--- The record, its state and its last token; or nothing and why. What is forgotten is only a token.
+-- The record, its state and its last token; or nothing and why. What is forgotten is only a token, and
+-- whether somebody waits.
 local function load()
   local raw = redis.pcall('GET', KEYS[1])
   if raw == false then
@@ -108,7 +109,7 @@ local function load()
     return nil, problem
   end
   if r.status == FORGOTTEN or now >= r.forget then
-    return nil, nil, r.token
+    return nil, nil, r.token, r.flags
   elseif r.status == IN_PROGRESS then
     return r, now < r.limit and 'live' or 'lapsed', r.token
   elseif r.status == GAVE_UP then
