@@ -86,8 +86,9 @@ impl Listener {
             let number = state.last_number;
             state.waiting.entry(payload.clone()).or_default().push((number, sender));
             let status = match &state.task {
-                Some(status) => status.clone(),
-                None => self.start(&mut state),
+                // A task that is gone with its runtime listens no more, whatever it last said.
+                Some(status) if status.has_changed().is_ok() => status.clone(),
+                _ => self.start(&mut state),
             };
             let state = Arc::downgrade(&self.state);
             (Notifications { state, payload, number, receiver }, status)

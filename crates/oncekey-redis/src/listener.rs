@@ -80,8 +80,9 @@ impl Listener {
             let number = state.last_number;
             state.waiting.entry(name.to_vec()).or_default().push((number, sender));
             let status = match &state.task {
-                Some(status) => status.clone(),
-                None => self.start(&mut state),
+                // A task that is gone with its runtime listens no more, whatever it last said.
+                Some(status) if status.has_changed().is_ok() => status.clone(),
+                _ => self.start(&mut state),
             };
             let state = Arc::downgrade(&self.state);
             (Notifications { state, name: name.to_vec(), number, receiver }, status)

@@ -104,6 +104,34 @@ fn who_waited_for_one_attempt_is_told_of_the_next() {
     });
 }
 
+/// The task that listens ends with the runtime that it was spawned on, while somebody still waits: the next
+/// who comes starts another, for both.
+#[test]
+fn a_runtime_that_is_gone_listens_no_more() {
+    block_on(async {
+        let server = Redis::start();
+        let builder = RedisStore::builder(connection(&server.url()).await);
+        let store = builder.listen(Client::open(server.url()).unwrap()).build().unwrap();
+        let grant = acquire(&store, &key("a")).await;
+        let mut first = tokio::task::block_in_place(|| {
+            let other = tokio::runtime::Runtime::new().unwrap();
+            let first = other.block_on(store.watch().unwrap().subscribe(&key("a"))).unwrap();
+            other.shutdown_timeout(LONG);
+            first
+        });
+        let start = Instant::now();
+        while !server.ask(&["PUBSUB", "NUMSUB", "oncekey:ended"]).ends_with('0') {
+            assert!(start.elapsed() < LONG, "it still listens");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut second = store.watch().unwrap().subscribe(&key("a")).await.unwrap();
+        let done = complete(grant, "done");
+        assert_eq!(store.complete(&key("a"), &done).await.unwrap(), Fenced::Applied);
+        timeout(LONG, first.changed()).await.unwrap();
+        timeout(LONG, second.changed()).await.unwrap();
+    });
+}
+
 /// However many wait, one connection listens, and none when nobody waits. What nobody waits for is not
 /// published.
 #[test]

@@ -19,7 +19,7 @@ use oncekey::Key;
 use oncekey::store::Store;
 use oncekey_conformance::{Capabilities, Capability, Damage, Fixture};
 use oncekey_redis::redis::aio::MultiplexedConnection;
-use oncekey_redis::redis::{self, Client};
+use oncekey_redis::redis::{self, AsyncConnectionConfig, Client};
 use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_testkit::{Flavor, Redis};
 use tokio::runtime::Runtime;
@@ -66,7 +66,10 @@ pub fn count(server: &Redis, command: &str) -> usize {
 
 /// A connection for what is done behind the store's back.
 pub async fn connection(url: &str) -> MultiplexedConnection {
-    Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+    // The driver's own default is half a second, which a busy machine may take.
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(5)));
+    let client = Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 /// The name of a key without a brace or a tilde.
