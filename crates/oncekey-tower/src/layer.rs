@@ -242,21 +242,23 @@ impl IdempotencyLayer {
         self.set(|config| config.fingerprint_parts = Some(Arc::new(parts)))
     }
 
-    /// Says what responses mean that carry no [`Knowledge`] of their own.
+    /// Says what responses mean that carry no [`Knowledge`] of their own, by their heads. `None` is for the
+    /// defaults, which see more: the [documents](oncekey_http::ProblemKind::of_document) of problems that
+    /// are passed on, and the trailers of gRPC.
     /// ```
     /// # use oncekey_tower::{IdempotencyLayer, oncekey_http::Knowledge};
     /// # fn example(layer: IdempotencyLayer) {
     /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
     ///     // What the handlers of this service answer before they touch anything, and pass on of nobody.
-    ///     401 | 503 => Knowledge::NotStarted,
-    ///     _ => Knowledge::by_head(response),
+    ///     401 | 503 => Some(Knowledge::NotStarted),
+    ///     _ => None,
     /// });
     /// # let _ = layer;
     /// # }
     /// ```
     pub fn with_classifier(
         self,
-        classifier: impl Fn(&response::Parts) -> Knowledge + Send + Sync + 'static,
+        classifier: impl Fn(&response::Parts) -> Option<Knowledge> + Send + Sync + 'static,
     ) -> Self {
         self.set(|config| config.classifier = Some(Arc::new(classifier)))
     }
