@@ -282,6 +282,9 @@ impl IdempotencyLayer {
     /// For unary calls of gRPC: problems are status codes, what a response means is in its
     /// `grpc-status`, and its trailers are kept.
     ///
+    /// It chooses the [headers](Self::with_kept_headers) and [trailers](Self::with_kept_trailers) that are
+    /// kept: call it before you add to them.
+    ///
     /// The key is metadata, `idempotency-key`. A call that streams must not have one: the messages of its client
     /// are read to their end before it starts, and those of its server are held back until their end, or until
     /// [`with_response_body_timeout`](Self::with_response_body_timeout) is over and the outcome unknown.
