@@ -182,8 +182,8 @@ impl IdempotencyLayer {
     /// whose body is being read included. One more is refused with 503.
     ///
     /// Times the limit of request bodies, it bounds the memory that clients can take up. How many of them
-    /// may wait is [`max_waiters`](Idempotency::max_waiters); let it be less, so that duplicates leave
-    /// room for others.
+    /// may wait is [`max_waiters`](Idempotency::max_waiters), by default half as many; let it be less here, too,
+    /// so that duplicates leave room for others.
     pub fn with_max_in_flight(self, requests: usize) -> Self {
         self.set(|config| config.max_in_flight = requests)
     }
