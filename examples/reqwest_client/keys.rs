@@ -13,9 +13,10 @@
 //! | 409 without `Retry-After`: interrupted, outcome unknown | the same, kept | later, when it was found out |
 //! | 2xx | used up | no: it is done |
 //! | 402 and other refusals | used up | no: that is the answer |
-//! | 410: it is done, the result is gone | used up | no: read the result elsewhere |
+//! | 410: it was answered, the result is gone | used up | no: read the result elsewhere |
 //! | 422, key reused | a bug | no: find it |
-//! | 400, 413 | the same | when the request was mended: nothing was done |
+//! | 400, a problem of the key, or a body that broke off | the same | the same request, sent well |
+//! | 400, 413, 415, 422 for what is asked | used up | no: a mended request is another one, with a new key |
 //! | the program was restarted | the same: it was kept with the order | yes |
 //! | the user changes the order, or wants another one | a new one | |
 //! | the user tries another card after a 402 | a new one | |

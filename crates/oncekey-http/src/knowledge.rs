@@ -90,13 +90,16 @@ impl Knowledge {
     /// `None` if there is none that can be read.
     ///
     /// Beside an error, `idempotency-problem` says more: a handler that passes on the status of another
-    /// service passes it on, too.
+    /// service passes it on, too. It makes final only what the code it came with says: one that was put
+    /// under another code is not trusted so far.
     #[must_use]
     pub fn by_grpc_status(trailers: &HeaderMap) -> Option<Self> {
         let text = |name| trailers.get(name)?.to_str().ok();
         let code = text(HeaderName::from_static("grpc-status"))?.parse().ok()?;
         let problem = text(IDEMPOTENCY_PROBLEM).filter(|_| code != 0);
-        let problem = problem.and_then(ProblemKind::of_slug);
+        let problem = problem
+            .and_then(ProblemKind::of_slug)
+            .filter(|problem| problem.knowledge() != Self::Done || problem.grpc_code() == code);
         Some(problem.map_or_else(|| Self::by_grpc_code(code), ProblemKind::knowledge))
     }
 }

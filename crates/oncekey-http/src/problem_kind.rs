@@ -30,11 +30,11 @@ pub enum ProblemKind {
     Interrupted,
     /// The handler was stopped in the middle.
     OutcomeUnknown,
-    /// It is done, and the result is no longer kept.
+    /// It was answered, and the result is no longer kept.
     ResultRetired,
-    /// It is done, and the result was not kept.
+    /// It was answered, and the result was not kept.
     ResultNotKept,
-    /// It is done, and the stored result cannot be read.
+    /// It was answered, and the stored result cannot be read.
     ResultUnreadable,
     /// It is done, and the record of it is another one.
     Unrecorded,
@@ -199,21 +199,22 @@ impl ProblemKind {
                 StatusCode::BAD_REQUEST,
                 3,
                 "The body is incomplete",
-                "The body ended before it was complete, and nothing was done; retry with the same key.",
+                "The body ended before it was complete, and nothing was done this time; retry with the \
+                 same key.",
             ),
             Self::BodyTooSlow => (
                 "body-too-slow",
                 StatusCode::REQUEST_TIMEOUT,
                 4,
                 "The body did not arrive in time",
-                "The body took too long to arrive, and nothing was done; retry with the same key.",
+                "The body took too long to arrive, and nothing was done this time; retry with the same key.",
             ),
             Self::BodyTooLarge => (
                 "body-too-large",
                 StatusCode::PAYLOAD_TOO_LARGE,
                 8,
                 "The body is too large",
-                "The body is larger than this operation takes, and nothing was done.",
+                "The body is larger than this operation takes, and nothing was done this time.",
             ),
             Self::InProgress => (
                 "in-progress",
@@ -249,21 +250,21 @@ impl ProblemKind {
                 StatusCode::GONE,
                 6,
                 "The result is no longer kept",
-                "The request was done long ago; do not send it again.",
+                "The request was answered long ago; do not send it again.",
             ),
             Self::ResultNotKept => (
                 "result-not-kept",
                 StatusCode::GONE,
                 6,
                 "The result was not kept",
-                "The request is done, and its response could not be kept; do not send it again.",
+                "The request was answered, and its response was not kept; do not send it again.",
             ),
             Self::ResultUnreadable => (
                 "result-unreadable",
                 StatusCode::INTERNAL_SERVER_ERROR,
                 15,
                 "The result cannot be read",
-                "The request is done, and its stored response cannot be read; do not send it again.",
+                "The request was answered, and its stored response cannot be read; do not send it again.",
             ),
             Self::Unrecorded => (
                 "unrecorded",
@@ -299,42 +300,42 @@ impl ProblemKind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 14,
                 "The idempotency store is unavailable",
-                "The request was not started; retry with the same key.",
+                "The request was not started this time; retry with the same key.",
             ),
             Self::StoreFull => (
                 "store-full",
                 StatusCode::SERVICE_UNAVAILABLE,
                 14,
                 "The idempotency store is full",
-                "The request was not started; retry with the same key.",
+                "The request was not started this time; retry with the same key.",
             ),
             Self::StoreFailed => (
                 "store-failed",
                 StatusCode::INTERNAL_SERVER_ERROR,
                 13,
                 "The idempotency store failed",
-                "The request was not started here; do not send it with another key.",
+                "The request was not started this time; do not send it with another key.",
             ),
             Self::Overloaded => (
                 "overloaded",
                 StatusCode::SERVICE_UNAVAILABLE,
                 14,
                 "Too many requests are in progress",
-                "The request was not started; retry with the same key.",
+                "The request was not started this time; retry with the same key.",
             ),
             Self::TooManyRequests => (
                 "too-many-requests",
                 StatusCode::TOO_MANY_REQUESTS,
                 8,
                 "Too many of your requests are in progress",
-                "The request was not started; retry with the same key when others have ended.",
+                "The request was not started this time; retry with the same key when others have ended.",
             ),
             Self::ShuttingDown => (
                 "shutting-down",
                 StatusCode::SERVICE_UNAVAILABLE,
                 14,
                 "The service is shutting down",
-                "The request was not started; retry with the same key.",
+                "The request was not started this time; retry with the same key.",
             ),
         }
     }

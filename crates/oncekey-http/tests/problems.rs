@@ -233,6 +233,11 @@ fn a_problem_that_came_by_grpc_is_recognised() {
     // Of another kind than this build knows, or of somebody else.
     assert_eq!(of("something-else", "9"), Some(Knowledge::Done));
     assert_eq!(of("interrupted", "0"), Some(Knowledge::Done), "no problem at all");
+    // Under another status than its own, it makes nothing final that the status does not.
+    assert_eq!(of("key-reused", "14"), Some(Knowledge::Unknown));
+    assert_eq!(of("result-not-kept", "13"), Some(Knowledge::Unknown));
+    assert_eq!(of("key-reused", "9"), Some(Knowledge::Done));
+    assert_eq!(of("in-progress", "9"), Some(Knowledge::Unknown));
 }
 
 #[test]
@@ -302,4 +307,34 @@ fn a_mismatch_is_refused_with_422() {
     }
     assert!(answers[0].is_ok());
     assert_eq!(answers[1].as_ref().unwrap_err(), &422);
+}
+
+/// A client may have sent the request before: that nothing was done is true of this sending only.
+#[test]
+fn no_problem_says_of_a_request_that_nothing_was_done() {
+    for &kind in ProblemKind::ALL {
+        let problem = Problem::new(kind);
+        let heading = format!("\n## {}\n", kind.slug());
+        let section = DOCUMENTED.split(&heading).nth(1).unwrap().split("\n## ").next().unwrap();
+        for text in [problem.detail(), section] {
+            let text = text.to_lowercase();
+            for undone in ["was not started", "nothing was done", "nothing was started"] {
+                for (at, _) in text.match_indices(undone) {
+                    let rest = &text[at + undone.len()..];
+                    assert!(rest.starts_with(" this time"), "{kind:?}: {text}");
+                }
+            }
+        }
+    }
+}
+
+/// What is final may be a refusal: nobody is told that what was refused is done.
+#[test]
+fn an_answer_that_is_gone_is_not_said_to_be_a_success() {
+    for kind in
+        [ProblemKind::ResultRetired, ProblemKind::ResultNotKept, ProblemKind::ResultUnreadable]
+    {
+        let problem = Problem::new(kind);
+        assert!(problem.detail().contains("was answered"), "{}", problem.detail());
+    }
 }

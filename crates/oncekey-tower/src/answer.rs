@@ -1,7 +1,8 @@
 //! Answers that are not the handler's: problems and replays.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
 use oncekey_http::{Knowledge, Problem, ProblemKind, StoredResponse};
 
@@ -28,6 +29,10 @@ impl Config {
         let (mut response, trailers) = stored.into_response();
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(self.replay_header.clone(), replayed);
+        for name in trailers.iter().filter(|_| !self.grpc).flat_map(HeaderMap::keys) {
+            // HTTP/1 sends only those that were announced.
+            response.headers_mut().append(TRAILER, HeaderValue::from(name.clone()));
+        }
         // For a layer around this one, which may know the status only.
         response.extensions_mut().insert(Knowledge::Done);
         response.map(|body| ResponseBody::read(body, trailers))

@@ -108,8 +108,15 @@ impl<B: Body<Data = Bytes>> Kind<B> {
     fn hint(&self) -> SizeHint {
         match self {
             Self::Untouched { body } => body.size_hint(),
-            Self::Read { data, .. } => {
-                SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
+            Self::Read { data, trailers } => {
+                let len = data.as_ref().map_or(0, Bytes::len) as u64;
+                let mut hint = SizeHint::with_exact(len);
+                if trailers.is_some() {
+                    // HTTP/1 sends no trailers behind a body whose length it tells.
+                    hint = SizeHint::new();
+                    hint.set_lower(len);
+                }
+                hint
             }
         }
     }
@@ -207,20 +214,37 @@ pub(crate) struct Limits<'a> {
 
 /// What came of reading a body.
 pub(crate) enum Collected<B: Body> {
-    Whole { data: Bytes, trailers: Option<HeaderMap> },
-    TooLarge { start: Bytes, rest: Pin<Box<B>> },
-    TooSlow { start: Bytes, rest: Pin<Box<B>> },
-    Failed { start: Bytes, error: B::Error },
+    Whole {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    /// It ended, and was to be longer: so does a body of HTTP/2 whose sender gives it up without an error.
+    TooShort {
+        start: Bytes,
+    },
+    TooLarge {
+        start: Bytes,
+        rest: Pin<Box<B>>,
+    },
+    TooSlow {
+        start: Bytes,
+        rest: Pin<Box<B>>,
+    },
+    Failed {
+        start: Bytes,
+        error: B::Error,
+    },
 }
 
 /// Reads `body` to its end, or as far as the limits allow.
 pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limits: Limits<'_>) -> Collected<B> {
     let mut body = Box::pin(body);
     let mut start = Start::default();
-    if usize::try_from(body.size_hint().lower()).map_or(true, |lower| lower > limits.bytes) {
-        return Collected::TooLarge { start: Bytes::new(), rest: body };
-    }
-    let mut alarm = None;
+    let promised = match usize::try_from(body.size_hint().lower()) {
+        Ok(promised) if promised <= limits.bytes => promised,
+        _ => return Collected::TooLarge { start: Bytes::new(), rest: body },
+    };
+    let (mut alarm, mut trailers) = (None, None);
     while !body.is_end_stream() {
         let Some(polled) = next_frame(body.as_mut(), &mut alarm, limits).await else {
             return Collected::TooSlow { start: start.into_bytes(), rest: body };
@@ -238,15 +262,19 @@ pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limits: Limits<'_>) 
                 Err(frame) => {
                     // Nothing follows trailers, whether or not the body says so. Whatever else there
                     // may come to be is not for us.
-                    if let Ok(trailers) = frame.into_trailers() {
-                        let trailers = Some(trailers);
-                        return Collected::Whole { data: start.into_bytes(), trailers };
+                    if let Ok(last) = frame.into_trailers() {
+                        trailers = Some(last);
+                        break;
                     }
                 }
             },
         }
     }
-    Collected::Whole { data: start.into_bytes(), trailers: None }
+    let data = start.into_bytes();
+    if data.len() < promised {
+        return Collected::TooShort { start: data };
+    }
+    Collected::Whole { data, trailers }
 }
 
 /// What `body` gives next; `None` if it is late. A body that is there already costs no timer.

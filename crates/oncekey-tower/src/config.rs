@@ -13,6 +13,7 @@ use crate::body::Limits;
 use crate::executor::Executor;
 use crate::in_flight::InFlight;
 use crate::principal::Principal;
+use crate::streams::media_type;
 
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -43,7 +44,7 @@ pub(crate) struct Config {
 
 pub(crate) type FingerprintParts =
     dyn Fn(&request::Parts, FingerprintBuilder) -> FingerprintBuilder + Send + Sync;
-pub(crate) type Classifier = dyn Fn(&response::Parts) -> Knowledge + Send + Sync;
+pub(crate) type Classifier = dyn Fn(&response::Parts) -> Option<Knowledge> + Send + Sync;
 pub(crate) type OnProblem = dyn Fn(&str, &Problem) + Send + Sync;
 
 impl Config {
@@ -70,8 +71,8 @@ impl Config {
         if let Some(known) = parts.extensions.get() {
             return Known::Told(*known);
         }
-        if let Some(classify) = &self.classifier {
-            return Known::Told(classify(parts));
+        if let Some(known) = self.classifier.as_ref().and_then(|classify| classify(parts)) {
+            return Known::Told(known);
         }
         if self.grpc && parts.status == StatusCode::OK {
             return Knowledge::by_grpc_status(&parts.headers)
@@ -84,21 +85,29 @@ impl Config {
     pub(crate) fn known_by_all(
         &self,
         known: Known,
-        headers: &HeaderMap,
+        head: &response::Parts,
         body: &[u8],
         trailers: Option<&HeaderMap>,
     ) -> Knowledge {
         match known {
             Known::Told(known) => known,
             // Perhaps a problem of somebody whom the handler has asked.
-            Known::Guessed(known) => ProblemKind::of_document(headers, body, &self.type_base)
-                .map_or(known, ProblemKind::knowledge),
+            Known::Guessed(known) if is_problem(head.status, &head.headers) => {
+                ProblemKind::of_document(&head.headers, body, &self.type_base)
+                    .map_or(known, ProblemKind::knowledge)
+            }
+            Known::Guessed(known) => known,
             // A call without any status was broken off.
             Known::ByTrailers => {
                 trailers.and_then(Knowledge::by_grpc_status).unwrap_or(Knowledge::Unknown)
             }
         }
     }
+}
+
+/// Whether it refuses by a problem document. One in a success is a part of what was done.
+pub(crate) fn is_problem(status: StatusCode, headers: &HeaderMap) -> bool {
+    status.is_client_error() && media_type(headers).eq_ignore_ascii_case("application/problem+json")
 }
 
 /// What is known of an effect before the body behind it was read.

@@ -182,8 +182,8 @@ impl IdempotencyLayer {
     /// whose body is being read included. One more is refused with 503.
     ///
     /// Times the limit of request bodies, it bounds the memory that clients can take up. How many of them
-    /// may wait is [`max_waiters`](Idempotency::max_waiters); let it be less, so that duplicates leave
-    /// room for others.
+    /// may wait is [`max_waiters`](Idempotency::max_waiters), by default half as many; let it be less here, too,
+    /// so that duplicates leave room for others.
     pub fn with_max_in_flight(self, requests: usize) -> Self {
         self.set(|config| config.max_in_flight = requests)
     }
@@ -242,21 +242,23 @@ impl IdempotencyLayer {
         self.set(|config| config.fingerprint_parts = Some(Arc::new(parts)))
     }
 
-    /// Says what responses mean that carry no [`Knowledge`] of their own.
+    /// Says what responses mean that carry no [`Knowledge`] of their own, by their heads. `None` is for the
+    /// defaults, which see more: the [documents](oncekey_http::ProblemKind::of_document) of problems that
+    /// are passed on, and the trailers of gRPC.
     /// ```
     /// # use oncekey_tower::{IdempotencyLayer, oncekey_http::Knowledge};
     /// # fn example(layer: IdempotencyLayer) {
     /// let layer = layer.with_classifier(|response| match response.status.as_u16() {
     ///     // What the handlers of this service answer before they touch anything, and pass on of nobody.
-    ///     401 | 503 => Knowledge::NotStarted,
-    ///     _ => Knowledge::by_head(response),
+    ///     401 | 503 => Some(Knowledge::NotStarted),
+    ///     _ => None,
     /// });
     /// # let _ = layer;
     /// # }
     /// ```
     pub fn with_classifier(
         self,
-        classifier: impl Fn(&response::Parts) -> Knowledge + Send + Sync + 'static,
+        classifier: impl Fn(&response::Parts) -> Option<Knowledge> + Send + Sync + 'static,
     ) -> Self {
         self.set(|config| config.classifier = Some(Arc::new(classifier)))
     }
@@ -279,6 +281,9 @@ impl IdempotencyLayer {
 
     /// For unary calls of gRPC: problems are status codes, what a response means is in its
     /// `grpc-status`, and its trailers are kept.
+    ///
+    /// It chooses the [headers](Self::with_kept_headers) and [trailers](Self::with_kept_trailers) that are
+    /// kept: call it before you add to them.
     ///
     /// The key is metadata, `idempotency-key`. A call that streams must not have one: the messages of its client
     /// are read to their end before it starts, and those of its server are held back until their end, or until

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use crate::body::{Collected, RequestBody, ResponseBody, collect};
-use crate::config::{Config, Known};
+use crate::config::{Config, Known, is_problem};
 use crate::executor::Executor;
 use crate::in_flight::Place;
 use crate::streams::is_stream;
@@ -52,7 +52,7 @@ where
         Collected::TooSlow { .. } => {
             return Ok(config.refuse(Problem::new(ProblemKind::BodyTooSlow)));
         }
-        Collected::Failed { .. } => {
+        Collected::TooShort { .. } | Collected::Failed { .. } => {
             return Ok(config.refuse(Problem::new(ProblemKind::BodyIncomplete)));
         }
     };
@@ -155,7 +155,15 @@ fn answer<B: Body, E>(
     // The problem first, which looks at the error; what it has in it is then given away.
     let problem = Problem::of_run(&error);
     match error {
-        RunError::NotStarted(answer) | RunError::Unknown(answer) => return answer,
+        RunError::NotStarted(answer) => return answer,
+        RunError::Unknown(answer) => {
+            return answer.map(|mut response| {
+                // A handler that says that nothing was done does not speak for an attempt before it. A
+                // layer around this one has to know.
+                response.extensions_mut().insert(Knowledge::Unknown);
+                response
+            });
+        }
         RunError::Unrecorded { value, error } if Problem::is_answered(&error) => {
             if let Some(original) = original {
                 return Ok(original);
@@ -198,7 +206,7 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
     }
     match collect(body, config.response_limits()).await {
         Collected::Whole { data, trailers } => {
-            let known = config.known_by_all(known, &parts.headers, &data, trailers.as_ref());
+            let known = config.known_by_all(known, &parts, &data, trailers.as_ref());
             let stored = || {
                 let (headers, trailing) = (&config.kept_headers, &config.kept_trailers);
                 let trailers = trailers.as_ref();
@@ -212,10 +220,18 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
                 _ => Judged::Done { stored, response },
             }
         }
-        // In gRPC, too, it is done: a unary call that failed has no message.
         Collected::TooLarge { start, rest } => {
             let body = ResponseBody::partly_read(start, rest);
-            Judged::Done { stored: None, response: Response::from_parts(parts, body) }
+            let response = Response::from_parts(parts, body);
+            match known {
+                // A unary call that failed has no message.
+                Known::ByTrailers => Judged::Done { stored: None, response },
+                known => without_its_end(known, response),
+            }
+        }
+        Collected::TooShort { start } => {
+            let body = ResponseBody::read(start, None);
+            without_its_end(known, Response::from_parts(parts, body))
         }
         Collected::TooSlow { start, rest } => {
             let body = ResponseBody::partly_read(start, rest);
@@ -229,8 +245,12 @@ async fn judge<B: Body<Data = Bytes>>(config: &Config, response: Response<B>) ->
 }
 
 /// Where the head has said that it is done, it is, and only the telling takes long, or failed.
-const fn without_its_end<B: Body>(known: Known, response: Response<ResponseBody<B>>) -> Judged<B> {
+fn without_its_end<B: Body>(known: Known, response: Response<ResponseBody<B>>) -> Judged<B> {
     match known {
+        // It may be a problem that is not final.
+        Known::Guessed(_) if is_problem(response.status(), response.headers()) => {
+            Judged::Unknown(response)
+        }
         Known::Told(_) | Known::Guessed(_) => Judged::Done { stored: None, response },
         Known::ByTrailers => Judged::Unknown(response),
     }

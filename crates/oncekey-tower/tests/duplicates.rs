@@ -5,6 +5,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +104,31 @@ async fn beyond_the_cap_of_waiters_a_duplicate_is_told_to_come_back() {
     assert_eq!(soon(first).await.unwrap().status, 201);
     assert!(soon(others.join_next()).await.unwrap().unwrap().is_replay());
     assert_eq!(till.started(), 1);
+}
+
+/// Also where nobody has set either bound.
+#[tokio::test]
+async fn duplicates_that_wait_leave_room_for_others() {
+    let till = Till::closed();
+    let waiting = engine().wait_for_duplicate(Duration::from_secs(3_600));
+    let layer = IdempotencyLayer::new(waiting, Principal::single_tenant());
+    let in_flight = layer.in_flight();
+    let service = payments(&till, layer);
+    let mut patient = Vec::new();
+    for _ in 0..IdempotencyLayer::DEFAULT_MAX_IN_FLIGHT {
+        let asked = request("/payments", "k", "100 EUR");
+        let mut asked = Box::pin(tower::ServiceExt::oneshot(service.clone(), asked));
+        match futures::poll!(asked.as_mut()) {
+            Poll::Pending => patient.push(asked),
+            Poll::Ready(told) => assert_eq!(told.unwrap().status(), 409),
+        }
+    }
+    assert_eq!(in_flight.count(), patient.len());
+    let other = request("/payments", "another", "100 EUR");
+    let mut other = Box::pin(tower::ServiceExt::oneshot(service, other));
+    assert!(futures::poll!(other.as_mut()).is_pending(), "there was no place for it");
+    till.let_in(2);
+    assert_eq!(soon(other).await.unwrap().status(), 201);
 }
 
 /// Two servers that share nothing but a store: two machines, as far as the layer can tell.

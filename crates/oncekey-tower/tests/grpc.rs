@@ -221,3 +221,25 @@ async fn refusals_at_the_door_are_status_codes() {
         assert_eq!(refused.headers()["content-type"], "application/grpc");
     }
 }
+
+#[tokio::test]
+async fn a_classifier_of_heads_leaves_the_rest_to_the_trailers() {
+    let layer = IdempotencyLayer::new(at_most_once(), Principal::single_tenant())
+        .with_grpc()
+        .with_classifier(|response| match response.status.as_u16() {
+            503 => Some(Knowledge::NotStarted),
+            _ => None,
+        });
+    let handler = tower::service_fn(async |_: Request<RequestBody<Full<Bytes>>>| {
+        Ok::<_, Infallible>(message("", "14"))
+    });
+    let ask = async || {
+        let request = Request::post("/pay.Payments/Charge").header("idempotency-key", "k");
+        layer.layer(handler).oneshot(request.body(Full::from("100")).unwrap()).await.unwrap()
+    };
+    let trailers = ask().await.into_body().collect().await.unwrap().trailers().cloned();
+    assert_eq!(trailers.unwrap()["grpc-status"], "14");
+    let again = ask().await;
+    assert!(!again.headers().contains_key("idempotent-replayed"));
+    assert_eq!(again.headers()["grpc-status"], "9", "FAILED_PRECONDITION");
+}

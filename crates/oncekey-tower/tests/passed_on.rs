@@ -154,3 +154,86 @@ async fn a_replay_within_a_layer_is_final() {
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
+
+/// Where a classifier has nothing to say, what is passed on is looked at all the same.
+#[tokio::test]
+async fn a_classifier_hides_no_problem() {
+    let layer = layer(Idempotency::at_least_once(MemoryStore::new()))
+        .with_problem_type_base(BASE)
+        .with_classifier(|response| match response.status.as_u16() {
+            401 => Some(Knowledge::NotStarted),
+            _ => None,
+        });
+    let server = start(layer, || over_a_network(ProblemKind::Interrupted, BASE)).await;
+    ask(server).await.assert_problem(409, "interrupted");
+    assert_eq!(ask(server).await.text(), "charged");
+}
+
+/// What a service has done does not become undone by telling of a problem, or by looking like one.
+#[tokio::test]
+async fn a_document_in_a_success_is_no_problem() {
+    let layer = layer(Idempotency::at_least_once(MemoryStore::new())).with_problem_type_base(BASE);
+    let server = start(layer, || {
+        let mut told = over_a_network(ProblemKind::InProgress, BASE);
+        *told.status_mut() = http::StatusCode::CREATED;
+        told.headers_mut().remove("retry-after");
+        told
+    });
+    let server = server.await;
+    assert_eq!(ask(server).await.status, 201);
+    let again = ask(server).await;
+    assert!(again.is_replay(), "{again:?}");
+}
+
+/// A problem that breaks off may be any of them.
+#[tokio::test]
+async fn a_problem_that_breaks_off_is_not_final() {
+    let layer = layer(Idempotency::at_least_once(MemoryStore::new())).with_problem_type_base(BASE);
+    let server = start(layer, || {
+        let whole = over_a_network(ProblemKind::Interrupted, BASE);
+        let frames = [Ok("{\"type\":\"https://"), Err(std::io::Error::other("it broke off"))];
+        whole.map(|_| Body::from_stream(futures::stream::iter(frames)))
+    });
+    let server = server.await;
+    let mut hasty = tokio::net::TcpStream::connect(server).await.unwrap();
+    let head =
+        b"POST / HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\ncontent-length: 7\r\n\r\n100 EUR";
+    tokio::io::AsyncWriteExt::write_all(&mut hasty, head).await.unwrap();
+    let mut got = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut hasty, &mut got).await;
+    assert_eq!(ask(server).await.text(), "charged");
+}
+
+#[tokio::test]
+async fn a_problem_that_is_too_large_to_read_is_not_final() {
+    let layer = layer(Idempotency::at_least_once(MemoryStore::new())).with_max_response_body(8);
+    let server = start(layer, || over_a_network(ProblemKind::Interrupted, BASE)).await;
+    ask(server).await.assert_problem(409, "interrupted");
+    assert_eq!(ask(server).await.text(), "charged");
+}
+
+/// A handler speaks for itself only: what an attempt before it did, nobody has found out.
+#[tokio::test]
+async fn what_a_handler_says_of_itself_is_not_said_of_an_earlier_attempt() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let handler = move || async move {
+        let known = match counted.fetch_add(1, Ordering::SeqCst) {
+            0 => Knowledge::Unknown,
+            _ => Knowledge::NotStarted,
+        };
+        let mut closed = Response::builder().status(503).body(Body::empty()).unwrap();
+        closed.extensions_mut().insert(known);
+        closed
+    };
+    let inner = layer(Idempotency::at_least_once(MemoryStore::new()));
+    let behind = Router::new().route("/", post(handler)).layer(inner);
+    let direct = serve(behind.clone()).await;
+    let outer = layer(Idempotency::at_most_once(MemoryStore::new()));
+    let server = serve(behind.layer(outer)).await;
+
+    assert_eq!(ask(direct).await.status, 503);
+    assert_eq!(ask(server).await.status, 503);
+    ask(server).await.assert_problem(409, "interrupted");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}

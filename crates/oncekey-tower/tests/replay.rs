@@ -185,8 +185,8 @@ async fn a_secret_is_not_kept() {
 #[tokio::test]
 async fn a_classifier_of_ones_own_decides() {
     let layer = layer().with_classifier(|response| match response.status.as_u16() {
-        503 => Knowledge::NotStarted,
-        _ => Knowledge::by_status(response.status),
+        503 => Some(Knowledge::NotStarted),
+        _ => None,
     });
     let server = start(layer, |call| marked(if call == 1 { 503 } else { 200 }, None)).await;
     assert_eq!(ask(server).await.status, 503);
@@ -300,6 +300,26 @@ async fn trailers_are_kept() {
         (true, 1, &HeaderValue::from_static("\"1\""))
     );
     assert_eq!(first.2, again.2);
+}
+
+/// HTTP/1 has trailers only behind a body whose length is not told.
+#[tokio::test]
+async fn trailers_get_through_a_connection() {
+    let trailing = |_| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("etag", HeaderValue::from_static("1"));
+        let frames = [Frame::data(Bytes::from("receipt 1")), Frame::trailers(trailers)];
+        let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, Infallible>)));
+        Response::builder().header("trailer", "etag").body(Body::new(body)).unwrap()
+    };
+    let server = start(layer(), trailing).await;
+    for is_replay in [false, true] {
+        let mut request = request("/", "k", "100 EUR");
+        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        let answer = send(server, request).await;
+        assert_eq!((answer.text(), answer.is_replay()), ("receipt 1", is_replay));
+        assert_eq!(answer.trailers.unwrap()["etag"], "1");
+    }
 }
 
 #[tokio::test]

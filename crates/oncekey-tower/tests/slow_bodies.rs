@@ -5,14 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use oncekey::Idempotency;
@@ -339,4 +341,42 @@ async fn a_request_whose_body_stops_arriving_is_refused_in_time() {
     let slow = body(data("100").chain(after(50, data(" EUR"))).boxed());
     assert_eq!(server.send(slow).await.status(), 408);
     assert!(server.ask().await.body().size_hint().exact().is_some());
+}
+
+/// A body that ends before the length that it has told, as one of HTTP/2 does whose sender resets it
+/// without an error.
+struct Short(Option<&'static str>);
+
+impl Body for Short {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|text| Ok(Frame::data(Bytes::from(text)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(if self.0.is_some() { 8 } else { 1 })
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_ends_before_its_length_is_incomplete() {
+    let server = serve(layer(), || reply("text/plain", data("charged")));
+    let short = server.send(Short(Some("100 EUR")).boxed_unsync()).await;
+    assert_eq!(short.status(), 400);
+    assert!(text(short).await.contains("#body-incomplete\""));
+    assert_eq!(server.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_response_that_ends_before_its_length_is_not_kept() {
+    let short = || Response::new(Short(Some("receipt")).boxed_unsync());
+    let server = serve(layer(), short);
+    assert_eq!(text(server.ask().await).await, "receipt");
+    assert_eq!(server.ask().await.status(), 410);
+    assert_eq!(server.calls.load(Ordering::SeqCst), 1);
 }

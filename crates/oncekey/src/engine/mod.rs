@@ -207,7 +207,7 @@ impl Idempotency {
     }
 
     /// How many duplicates may wait at once in this process; one more is told
-    /// [`Busy`](RunError::Busy) at once. 10,000 by default.
+    /// [`Busy`](RunError::Busy) at once. 2,048 by default.
     #[must_use]
     pub fn max_waiters(self, max_waiters: usize) -> Self {
         self.set(|settings| settings.max_waiters = max_waiters)

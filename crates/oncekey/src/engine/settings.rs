@@ -48,7 +48,7 @@ impl Settings {
             retention: DAY,
             hold: None,
             wait: Duration::ZERO,
-            max_waiters: 10_000,
+            max_waiters: 2_048,
             max_value_len: 1 << 20,
             name: Arc::from(""),
             hasher: None,
