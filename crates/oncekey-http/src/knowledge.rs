@@ -52,6 +52,9 @@ impl Knowledge {
     /// again, and a mended one is another request, which needs a key of its own. The draft asks for errors to
     /// be replayed as successes are. Stripe saves no result where validation fails before the endpoint begins;
     /// here, that is what is checked by a layer outside, before the key is claimed.
+    ///
+    /// A status cannot tell an answer of the handler's own from one that it passes on. What is not final where it
+    /// comes from, as a conflict with what another service is doing, the handler marks [`Unknown`](Self::Unknown).
     #[must_use]
     pub fn by_status(status: StatusCode) -> Self {
         match status.as_u16() {

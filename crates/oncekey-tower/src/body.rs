@@ -245,6 +245,8 @@ pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limits: Limits<'_>) 
         _ => return Collected::TooLarge { start: Bytes::new(), rest: body },
     };
     let (mut alarm, mut trailers) = (None, None);
+    // Frames that bring nothing count as well: a body that always has one would be read for ever.
+    let mut empty: usize = 0;
     while !body.is_end_stream() {
         let Some(polled) = next_frame(body.as_mut(), &mut alarm, limits).await else {
             return Collected::TooSlow { start: start.into_bytes(), rest: body };
@@ -254,8 +256,9 @@ pub(crate) async fn collect<B: Body<Data = Bytes>>(body: B, limits: Limits<'_>) 
             Some(Err(error)) => return Collected::Failed { start: start.into_bytes(), error },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
+                    empty += usize::from(data.is_empty());
                     start.push(data);
-                    if start.len() > limits.bytes {
+                    if start.len() > limits.bytes || empty > limits.bytes {
                         return Collected::TooLarge { start: start.into_bytes(), rest: body };
                     }
                 }

@@ -101,6 +101,19 @@ async fn first_frame(response: &mut Got) -> Bytes {
     response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap()
 }
 
+/// It is never waited for, so no time passes.
+#[tokio::test(start_paused = true)]
+async fn a_body_of_empty_frames_without_end_is_passed_on() {
+    let empty = || stream::repeat_with(|| Frame::data(Bytes::new())).boxed();
+    let server = serve(layer(), move || reply("text/plain", data("one").chain(empty()).boxed()));
+    let mut first = server.ask().await;
+    assert_eq!(first_frame(&mut first).await, "one");
+    assert_eq!(first_frame(&mut first).await, "");
+    let again = server.ask().await;
+    assert_eq!(again.status(), 410);
+    assert_eq!(server.calls.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_ends_is_passed_on_when_its_time_is_over() {
     let server =
