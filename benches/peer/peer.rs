@@ -213,9 +213,14 @@ fn servers(criterion: &mut Criterion) {
     }
 }
 
+/// A store for all keys of the bench: by default it refuses more than a million.
+fn roomy() -> oncekey_memory::MemoryStore {
+    oncekey_memory::MemoryStore::builder().max_keys(100_000_000).build()
+}
+
 fn memory(criterion: &mut Criterion) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let oncekey = Oncekey(Idempotency::at_least_once(oncekey_memory::MemoryStore::new()));
+    let oncekey = Oncekey(Idempotency::at_least_once(roomy()));
     both(criterion, &runtime, "memory", "oncekey", &oncekey, &[1, 16]);
     let guard = runtime.enter();
     let peer = Peer(idempotent::memory::MemoryStore::builder().try_build().unwrap());
@@ -240,7 +245,7 @@ fn request(key: Option<&str>) -> Request<Body> {
 fn layers(criterion: &mut Criterion) {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let guard = runtime.enter();
-    let idempotency = Idempotency::at_least_once(oncekey_memory::MemoryStore::new());
+    let idempotency = Idempotency::at_least_once(roomy());
     let layer = oncekey_tower::IdempotencyLayer::new(
         idempotency,
         oncekey_tower::Principal::single_tenant(),
