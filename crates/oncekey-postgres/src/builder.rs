@@ -10,7 +10,7 @@ use deadpool_postgres::tokio_postgres::{Config, Socket};
 use oncekey::store::StoreError;
 
 use crate::batch::{PATIENCE, Queue};
-use crate::listener::Listener;
+use crate::listener::Connector;
 use crate::sql::{Tables, Terms, Turns};
 use crate::store::{PostgresStore, Shared};
 
@@ -51,7 +51,7 @@ pub struct PostgresStoreBuilder {
     synchronous_commit: SynchronousCommit,
     batching: bool,
     prepared_statements: bool,
-    listener: Option<Listener>,
+    connector: Option<Connector>,
 }
 
 impl PostgresStoreBuilder {
@@ -69,7 +69,7 @@ impl PostgresStoreBuilder {
             synchronous_commit: SynchronousCommit::On,
             batching: true,
             prepared_statements: false,
-            listener: None,
+            connector: None,
         }
     }
 
@@ -141,7 +141,7 @@ impl PostgresStoreBuilder {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        self.listener = Some(Listener::new(config, tls));
+        self.connector = Some(Connector::new(config, tls));
         self
     }
 
@@ -170,9 +170,7 @@ impl PostgresStoreBuilder {
             patience: Some(millis.to_string()),
         };
         let hurried = Terms { patience: Some(PATIENCE.to_owned()), ..terms.clone() };
-        if let Some(listener) = &self.listener {
-            listener.set_channel(tables.channel());
-        }
+        let listener = self.connector.map(|connector| connector.listener(tables.channel()));
         Ok(PostgresStore {
             shared: Arc::new(Shared {
                 pool: self.pool,
@@ -185,7 +183,7 @@ impl PostgresStoreBuilder {
                 completions: Queue::default(),
                 lock_timeout: self.lock_timeout,
                 turns: Turns::default(),
-                listener: self.listener,
+                listener,
             }),
         })
     }
@@ -201,7 +199,7 @@ impl fmt::Debug for PostgresStoreBuilder {
             .field("synchronous_commit", &self.synchronous_commit)
             .field("batching", &self.batching)
             .field("prepared_statements", &self.prepared_statements)
-            .field("listens", &self.listener.is_some())
+            .field("listens", &self.connector.is_some())
             .finish_non_exhaustive()
     }
 }

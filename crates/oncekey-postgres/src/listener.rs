@@ -1,59 +1,36 @@
-//! `LISTEN`, on a connection of its own that is there while somebody waits.
+//! `LISTEN`, on a connection of its own.
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deadpool_postgres::tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use deadpool_postgres::tokio_postgres::{AsyncMessage, Client, Config, Error, Socket};
+use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use oncekey::store::StoreError;
-use tokio::sync::mpsc;
-use tokio::sync::watch;
+use oncekey::store::{ErrorKind, Inbox, Listen, Listener, StoreError};
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Failed;
 use crate::sql::fault::Purpose;
 
 const LISTEN: Purpose = Purpose::read("watch");
-/// Between two tries to connect while somebody waits.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How often the connection is asked whether it still is one.
+const PULSE: Duration = Duration::from_secs(10);
+/// For how long a connection or an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-type Connected = (Client, BoxStream<'static, Result<AsyncMessage, Error>>);
-type Connect = dyn Fn() -> BoxFuture<'static, Result<Connected, Error>> + Send + Sync;
+type Messages = BoxStream<'static, Result<AsyncMessage, Error>>;
+type Connect = dyn Fn() -> BoxFuture<'static, Result<(Client, Messages), Error>> + Send + Sync;
 
-/// Hands on what is notified on one channel.
-pub(crate) struct Listener {
-    connect: Arc<Connect>,
-    channel: OnceLock<String>,
-    state: Arc<Mutex<State>>,
-}
+/// How to connect, for a [`Listener`].
+pub(crate) struct Connector(Box<Connect>);
 
-/// Who waits, and the task that listens for them.
-#[derive(Default)]
-struct State {
-    waiting: HashMap<String, Vec<(u64, mpsc::Sender<()>)>>,
-    last_number: u64,
-    /// There while the task runs: whether it listens now, and why not.
-    task: Option<watch::Receiver<Status>>,
-    /// Dropped when nobody waits any more, which ends the task.
-    stop: Option<mpsc::Sender<()>>,
-}
-
-#[derive(Clone, Default)]
-enum Status {
-    #[default]
-    Connecting,
-    Listening,
-    Failed(StoreError),
-}
-
-impl Listener {
+impl Connector {
     pub(crate) fn new<T>(config: Config, tls: T) -> Self
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -61,7 +38,7 @@ impl Listener {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        let connect = move || -> BoxFuture<'static, Result<Connected, Error>> {
+        Self(Box::new(move || {
             let (config, tls) = (config.clone(), tls.clone());
             Box::pin(async move {
                 let (client, mut connection) = config.connect(tls).await?;
@@ -69,193 +46,77 @@ impl Listener {
                     futures::stream::poll_fn(move |context| connection.poll_message(context));
                 Ok((client, messages.boxed()))
             })
-        };
-        Self { connect: Arc::new(connect), channel: OnceLock::new(), state: Arc::default() }
+        }))
     }
 
-    pub(crate) fn set_channel(&self, channel: String) {
-        let _ = self.channel.set(channel);
+    /// Listens on `channel`, a name of letters, digits and underscores.
+    pub(crate) fn listener(self, channel: String) -> Listener {
+        Listener::new(Channel { connect: self.0, name: channel }, |task| drop(tokio::spawn(task)))
     }
+}
 
-    /// What is notified with `payload`, from now on.
-    pub(crate) async fn subscribe(&self, payload: String) -> Result<Notifications, StoreError> {
-        let (sender, receiver) = mpsc::channel(1);
-        let (notifications, mut status) = {
-            let mut state = lock(&self.state);
-            state.last_number += 1;
-            let number = state.last_number;
-            state.waiting.entry(payload.clone()).or_default().push((number, sender));
-            let status = match &state.task {
-                // A task that is gone with its runtime listens no more, whatever it last said.
-                Some(status) if status.has_changed().is_ok() => status.clone(),
-                _ => self.start(&mut state),
-            };
-            let state = Arc::downgrade(&self.state);
-            (Notifications { state, payload, number, receiver }, status)
-        };
+struct Channel {
+    connect: Box<Connect>,
+    name: String,
+}
+
+#[async_trait]
+impl Listen for Channel {
+    async fn listen(&self, inbox: &Inbox) -> StoreError {
+        let Err(error) = self.listen_until_it_fails(inbox).await;
+        error
+    }
+}
+
+impl Channel {
+    async fn listen_until_it_fails(&self, inbox: &Inbox) -> Result<Infallible, StoreError> {
+        let connected = timeout(PATIENCE, (self.connect)()).await.map_err(|_| silent())?;
+        let (client, mut messages) = connected.map_err(failed)?;
+        let command = format!("LISTEN {}", self.name);
         loop {
-            match status.borrow_and_update().clone() {
-                Status::Listening => return Ok(notifications),
-                Status::Failed(error) => return Err(error),
-                Status::Connecting => {}
-            }
-            if status.changed().await.is_err() {
-                return Err(LISTEN.unsent("the task that listens has ended"));
-            }
+            let answer = timeout(PATIENCE, client.batch_execute(&command));
+            let answer = hand_on(&mut messages, inbox, answer).await?;
+            answer.map_err(|_| silent())?.map_err(failed)?;
+            inbox.listening();
+            // Once more is as good as once, and a sign of life.
+            hand_on(&mut messages, inbox, sleep(PULSE)).await?;
         }
-    }
-
-    fn start(&self, state: &mut State) -> watch::Receiver<Status> {
-        let (status, receiver) = watch::channel(Status::default());
-        let (stop, stopped) = mpsc::channel(1);
-        state.task = Some(receiver.clone());
-        state.stop = Some(stop);
-        let connect = Arc::clone(&self.connect);
-        let channel = self.channel.get().cloned().unwrap_or_default();
-        tokio::spawn(listen(connect, channel, Arc::downgrade(&self.state), status, stopped));
-        receiver
     }
 }
 
-/// Listens until nobody waits. When the connection is lost it is made anew, and everybody is woken: when it
-/// is lost, so that who waits looks, and when it is there again, since what was notified meanwhile is lost.
-async fn listen(
-    connect: Arc<Connect>,
-    channel: String,
-    state: Weak<Mutex<State>>,
-    status: watch::Sender<Status>,
-    mut stopped: mpsc::Receiver<()>,
-) {
-    let mut is_first = true;
+/// Hands on what is notified, until something else is done. To take messages is what drives the
+/// connection, also for a command.
+async fn hand_on<T>(
+    messages: &mut Messages,
+    inbox: &Inbox,
+    until: impl Future<Output = T>,
+) -> Result<T, StoreError> {
+    let mut until = pin!(until);
     loop {
-        let listening = pin!(listen_once(&connect, &channel, &state, &status, is_first));
-        let Either::Right((error, _)) = select(pin!(stopped.recv()), listening).await else {
-            return;
-        };
-        is_first = false;
-        status.send_replace(Status::Failed(error));
-        match state.upgrade() {
-            Some(state) => lock(&state).wake_all(),
-            None => return,
-        }
-        if tokio::time::timeout(PAUSE, stopped.recv()).await.is_ok() {
-            return;
-        }
-        status.send_replace(Status::Connecting);
-    }
-}
-
-/// Connects and listens until that fails.
-async fn listen_once(
-    connect: &Arc<Connect>,
-    channel: &str,
-    state: &Weak<Mutex<State>>,
-    status: &watch::Sender<Status>,
-    is_first: bool,
-) -> StoreError {
-    let failed = |error| Failed::from(error).into_error(LISTEN);
-    let (client, mut messages) = match connect().await {
-        Ok(connected) => connected,
-        Err(error) => return failed(error),
-    };
-    // The name is made here, of letters and digits.
-    let command = format!("LISTEN {channel}");
-    let mut listening = Some(Box::pin(client.batch_execute(&command)));
-    poll_fn(|context| {
-        // Messages are what drives the connection, also for the command.
-        let polled = messages.poll_next_unpin(context);
-        if let Some(command) = &mut listening
-            && let Poll::Ready(done) = command.as_mut().poll(context)
-        {
-            listening = None;
-            match done {
-                Ok(()) => {
-                    status.send_replace(Status::Listening);
-                    if !is_first && let Some(state) = state.upgrade() {
-                        lock(&state).wake_all();
-                    }
-                }
-                Err(error) => return Poll::Ready(failed(error)),
+        match select(messages.next(), until.as_mut()).await {
+            Either::Left((Some(Ok(AsyncMessage::Notification(notification))), _)) => {
+                inbox.notify(notification.payload().as_bytes());
             }
-        }
-        match polled {
-            Poll::Ready(Some(Ok(AsyncMessage::Notification(notification)))) => {
-                if let Some(state) = state.upgrade() {
-                    lock(&state).wake(notification.payload());
-                }
-                context.waker().wake_by_ref();
-                Poll::Pending
+            Either::Left((Some(Ok(_)), _)) => {}
+            Either::Left((Some(Err(error)), _)) => return Err(failed(error)),
+            Either::Left((None, _)) => {
+                return Err(LISTEN.unsent("the server closed the connection"));
             }
-            Poll::Ready(Some(Ok(_))) => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(failed(error)),
-            Poll::Ready(None) => Poll::Ready(LISTEN.unsent("the server closed the connection")),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-impl State {
-    /// One signal is as good as many: if one is there already, that is enough.
-    fn wake(&self, payload: &str) {
-        for (_, sender) in self.waiting.get(payload).into_iter().flatten() {
-            let _ = sender.try_send(());
-        }
-    }
-
-    fn wake_all(&self) {
-        for payload in self.waiting.keys() {
-            self.wake(payload);
-        }
-    }
-
-    fn remove(&mut self, payload: &str, number: u64) {
-        if let Some(waiting) = self.waiting.get_mut(payload) {
-            waiting.retain(|(own, _)| *own != number);
-            if waiting.is_empty() {
-                self.waiting.remove(payload);
-            }
-        }
-        if self.waiting.is_empty() {
-            self.task = None;
-            self.stop = None;
+            Either::Right((done, _)) => return Ok(done),
         }
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn failed(error: Error) -> StoreError {
+    Failed::from(error).into_error(LISTEN)
 }
 
-/// The notifications of one subscription. Never ends by itself.
-pub(crate) struct Notifications {
-    state: Weak<Mutex<State>>,
-    payload: String,
-    number: u64,
-    receiver: mpsc::Receiver<()>,
+fn silent() -> StoreError {
+    StoreError::new(ErrorKind::Timeout, LISTEN.operation()).with_message("the server is silent")
 }
 
-impl Stream for Notifications {
-    type Item = ();
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
-        self.receiver.poll_recv(context)
-    }
-}
-
-impl Drop for Notifications {
-    fn drop(&mut self) {
-        if let Some(state) = self.state.upgrade() {
-            lock(&state).remove(&self.payload, self.number);
-        }
-    }
-}
-
-impl fmt::Debug for Listener {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").finish_non_exhaustive()
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }

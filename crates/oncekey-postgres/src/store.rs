@@ -8,14 +8,13 @@ use deadpool_postgres::Pool;
 use deadpool_postgres::tokio_postgres::Row;
 use oncekey::Key;
 use oncekey::store::{
-    Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Inspect, Observed, Page, Purged, Query,
-    Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
+    Abandon, Claim, ClaimOutcome, Complete, Evict, Fenced, Inspect, Listener, Observed, Page,
+    Purged, Query, Renew, Settle, Settlement, Store, StoreError, Subscription, Watch,
 };
 
 use crate::batch::{self, Queue, Reply};
 use crate::builder::PostgresStoreBuilder;
 use crate::driver::{self, Failed};
-use crate::listener::Listener;
 use crate::sql::fault::Purpose;
 use crate::sql::{Call, Tables, Terms, Turns, answer};
 
@@ -283,9 +282,9 @@ impl Watch for PostgresStore {
             return Err(WATCH.misconfigured("the store does not listen; set it up with `listen`"));
         };
         // First it listens, then it asks to be told: what happens in between is not missed.
-        let notifications = listener.subscribe(Tables::payload(key)).await?;
+        let subscription = listener.subscribe(Tables::payload(key)).await?;
         self.send(WATCH, &self.shared.tables.watch(key)).await?;
-        Ok(Subscription::new(notifications))
+        Ok(subscription)
     }
 }
 

@@ -10,7 +10,7 @@ use redis::aio::ConnectionManagerConfig;
 use tokio::runtime::Handle;
 
 use crate::link::{Link, Replicas};
-use crate::listener::Listener;
+use crate::listener::Connector;
 use crate::name::Names;
 use crate::own::OwnRecords;
 use crate::shared::Shared;
@@ -46,7 +46,7 @@ pub struct RedisStoreBuilder {
     replicas: Option<Replicas>,
     allow_eviction: bool,
     native: bool,
-    listener: Option<Listener>,
+    connector: Option<Connector>,
 }
 
 impl RedisStoreBuilder {
@@ -60,7 +60,7 @@ impl RedisStoreBuilder {
             replicas: None,
             allow_eviction: false,
             native: true,
-            listener: None,
+            connector: None,
         }
     }
 
@@ -133,7 +133,7 @@ impl RedisStoreBuilder {
     /// when it is lost. Others publish only what somebody waits for. Without this, those who wait poll; they
     /// poll besides in any case. In a cluster, any node will do.
     pub fn listen(mut self, client: Client) -> Self {
-        self.listener = Some(Listener::new(move || {
+        self.connector = Some(Connector::new(move || {
             let client = client.clone();
             Box::pin(async move { client.get_async_pubsub().await })
         }));
@@ -144,13 +144,13 @@ impl RedisStoreBuilder {
     ///
     /// Without this, a store on a connection that is made here [listens](Self::listen).
     pub fn poll_only(mut self) -> Self {
-        self.listener = None;
+        self.connector = None;
         self
     }
 
     #[cfg(any(feature = "cluster", feature = "sentinel"))]
-    pub(crate) fn with_listener(mut self, listener: Listener) -> Self {
-        self.listener = Some(listener);
+    pub(crate) fn with_connector(mut self, connector: Connector) -> Self {
+        self.connector = Some(connector);
         self
     }
 
@@ -163,9 +163,7 @@ impl RedisStoreBuilder {
             misconfigured("the prefix is empty, too long, or has a character that is not allowed")
         })?;
         let channel = names.channel();
-        if let Some(listener) = &self.listener {
-            listener.set_channel(&channel);
-        }
+        let listening = self.connector.map(|connector| connector.channel(&channel));
         Ok(RedisStore {
             shared: Arc::new(Shared {
                 link: self.link,
@@ -174,7 +172,7 @@ impl RedisStoreBuilder {
                 replicas: self.replicas,
                 allow_eviction: self.allow_eviction,
                 native: self.native,
-                listener: self.listener,
+                listening,
                 standing: Standing::default(),
                 clock: ServerClock::default(),
                 own: OwnRecords::default(),
@@ -202,7 +200,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("replicas", &self.replicas)
             .field("allow_eviction", &self.allow_eviction)
             .field("native", &self.native)
-            .field("listens", &self.listener.is_some())
+            .field("listens", &self.connector.is_some())
             .finish_non_exhaustive()
     }
 }

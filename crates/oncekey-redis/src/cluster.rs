@@ -9,7 +9,7 @@ use redis::{Client, Cmd, ErrorKind, RedisResult, Value};
 use crate::builder::{CONNECTION_TIMEOUT, RESPONSE_TIMEOUT, unusable};
 use crate::fault::Purpose;
 use crate::link::{Failed, Link};
-use crate::listener::Listener;
+use crate::listener::Connector;
 use crate::{RedisStore, RedisStoreBuilder};
 
 const CONNECT: Purpose = Purpose::read("connect to the cluster");
@@ -50,13 +50,13 @@ impl RedisStoreBuilder {
         let connection = client.get_async_connection().await;
         let connection =
             connection.map_err(|error| CONNECT.failed(Failed::Command(error), false))?;
-        Ok(Self::new(Box::new(connection)).with_listener(listener(clients)))
+        Ok(Self::new(Box::new(connection)).with_connector(connector(clients)))
     }
 }
 
 /// What is published on one node, all nodes hand on. So the first that answers will do.
-fn listener(clients: Vec<Client>) -> Listener {
-    Listener::new(move || {
+fn connector(clients: Vec<Client>) -> Connector {
+    Connector::new(move || {
         let clients = clients.clone();
         Box::pin(async move {
             let mut result = Err((ErrorKind::ClusterConnectionNotFound, "no address").into());

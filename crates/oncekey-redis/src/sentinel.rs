@@ -13,7 +13,7 @@ use redis::{
 use tokio::sync::Mutex;
 
 use crate::builder::{CONNECTION_TIMEOUT, PIPELINE_BUFFER, RESPONSE_TIMEOUT, unusable};
-use crate::listener::Listener;
+use crate::listener::Connector;
 use crate::{RedisStore, RedisStoreBuilder};
 
 /// A connection to the primary that Sentinel names, for many tasks at once.
@@ -172,10 +172,10 @@ impl RedisStoreBuilder {
     /// A store on the primary that `connection` leads to, which [listens](Self::listen) there, too.
     pub fn connect_sentinel(connection: SentinelConnection) -> Self {
         let listening = connection.clone();
-        let listener = Listener::new(move || {
+        let connector = Connector::new(move || {
             let connection = listening.clone();
             Box::pin(async move { connection.pubsub().await })
         });
-        Self::new(Box::new(connection)).with_listener(listener)
+        Self::new(Box::new(connection)).with_connector(connector)
     }
 }

@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::check::{Demands, Server};
 use crate::fault::{Purpose, is_full};
 use crate::link::{self, Failed, Link, Replicas, may_resend};
-use crate::listener::Listener;
+use crate::listener::Channel;
 use crate::name::Names;
 use crate::own::OwnRecords;
 use crate::script::{FULL_SCRIPTS, SCRIPTS, Script, Scripts};
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) replicas: Option<Replicas>,
     pub(crate) allow_eviction: bool,
     pub(crate) native: bool,
-    pub(crate) listener: Option<Listener>,
+    pub(crate) listening: Option<Channel>,
     pub(crate) standing: Standing,
     pub(crate) clock: ServerClock,
     pub(crate) own: OwnRecords,
@@ -45,7 +45,7 @@ impl Shared {
         Demands {
             allow_eviction: self.allow_eviction,
             waits_for_replicas: self.replicas.is_some(),
-            channel: self.listener.as_ref().map(|_| self.channel.as_str()),
+            channel: self.listening.as_ref().map(|_| self.channel.as_str()),
             probe: self.names.probe(),
         }
     }

@@ -137,8 +137,8 @@ impl RedisStore {
     pub async fn check(&self) -> Result<(), StoreError> {
         let shared = &*self.shared;
         shared.standing.anew(&*shared.link, shared.demands()).await?;
-        match &shared.listener {
-            Some(listener) => listener.check().await,
+        match &shared.listening {
+            Some(channel) => channel.check().await,
             None => Ok(()),
         }
     }
@@ -186,7 +186,7 @@ impl Store for RedisStore {
     }
 
     fn watch(&self) -> Option<&dyn Watch> {
-        self.shared.listener.is_some().then_some(self as &dyn Watch)
+        self.shared.listening.is_some().then_some(self as &dyn Watch)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
@@ -201,7 +201,7 @@ impl fmt::Debug for RedisStore {
             .field("key_prefix", &self.key_prefix())
             .field("standing", &self.shared.standing)
             .field("replicas", &self.shared.replicas)
-            .field("listens", &self.shared.listener.is_some())
+            .field("listens", &self.shared.listening.is_some())
             .finish_non_exhaustive()
     }
 }

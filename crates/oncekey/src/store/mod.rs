@@ -28,6 +28,7 @@ mod error;
 mod forward;
 mod grant;
 mod inspect;
+mod listener;
 mod record;
 mod transition;
 mod watch;
@@ -42,6 +43,7 @@ pub use command::{
 pub use error::{ErrorKind, StoreError};
 pub use grant::{AttemptId, FencingToken, Grant};
 pub use inspect::{Cursor, Inspect, Page, Query};
+pub use listener::{Inbox, Listen, Listener};
 pub use record::{Cause, Observed, Progress, Record, Replaced, State, Status, StoredValue};
 pub use transition::{Change, Command, Purge, Transition, transition};
 pub use watch::{Subscription, Watch};
