@@ -12,11 +12,12 @@
 //! 2. Apply [`Prepared::claim`] to the record of [`Prepared::key`]; hand the outcome to
 //!    [`Prepared::admit`]. Anything but [`Admitted::Run`] ends the transaction with a rollback: a
 //!    refusal writes nothing.
-//! 3. Do the business writes. An error rolls everything back, so nothing was done and the key is free.
+//! 3. Do the business writes. An error rolls everything back: [`Prepared::failure`] says what that means.
 //! 4. Apply [`Prepared::complete`]; hand the outcome to [`check_completed`]. Anything but applied MUST
 //!    roll back: the business writes belong to an owner that was replaced.
 //! 5. Commit. A commit with an unknown outcome is settled by reading the key: *completed* by this
 //!    attempt means that it happened. It is never settled by running again.
+//! 6. Tell observers, by [`Prepared::committed`] or [`Prepared::failed`].
 //!
 //! Nobody else sees the claim before the commit; the lock on the row is what keeps others out, so
 //! nothing is renewed meanwhile.
@@ -27,10 +28,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::engine::{CodecError, Encoded, Inner, Outcome, RecordError, RunError};
+use crate::engine::{CodecError, Encoded, Inner, Outcome, RecordError, RunError, replay};
 use crate::observe::Event;
 use crate::store::{
-    Claim, ClaimOutcome, Complete, Completion, Fenced, Grant, OnInterrupted, StoreError,
+    Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Grant, OnInterrupted, StoreError,
 };
 use crate::{Fingerprint, Idempotency, Key};
 
@@ -83,6 +84,9 @@ pub enum Admitted<T> {
         grant: Grant,
         /// Which attempt in a row this is.
         number: u32,
+        /// Whether it takes over from an attempt that was interrupted. If this one is rolled back, the key is
+        /// interrupted as before, and what that one did stays unknown.
+        took_over: bool,
     },
     /// Roll back, and return this.
     Replay(Outcome<T>),
@@ -112,10 +116,11 @@ impl Prepared {
     ) -> Result<Admitted<T>, RunError<E>> {
         let stored = match outcome {
             ClaimOutcome::Acquired { grant, number, previous, .. } => {
+                let took_over = previous.is_some();
                 if let Some(previous) = previous {
                     self.observe(&Event::TakenOver { cause: previous.cause, number });
                 }
-                return Ok(Admitted::Run { grant, number });
+                return Ok(Admitted::Run { grant, number, took_over });
             }
             ClaimOutcome::Replay(stored) => stored,
             ClaimOutcome::Busy { retry_after } => {
@@ -137,9 +142,9 @@ impl Prepared {
             // The attempt ran and ended: its transaction is over, one way or the other.
             ClaimOutcome::Spent => return Err(RunError::LeaseLost),
         };
-        self.observe(&Event::Replayed { elapsed: self.elapsed() });
-        let stored = Encoded::from_bytes(stored.ok_or(RunError::NotReplayable)?);
-        Ok(Admitted::Replay(Outcome::replayed(stored.decode().map_err(RunError::Codec)?)))
+        let (event, answer) = replay(stored, Encoded::decode, || self.elapsed());
+        self.observe(&event);
+        answer.map(Admitted::Replay)
     }
 
     /// What to complete with.
@@ -159,6 +164,38 @@ impl Prepared {
             self.observe(&Event::NotReplayable { len: completion.value.len() });
         }
         Ok(Complete { grant, completion })
+    }
+
+    /// What an error of the business writes means once they are rolled back: nothing was done, unless this
+    /// attempt [took over](Admitted::Run::took_over) from one of which nobody has found out what it did.
+    pub const fn failure<E>(&self, took_over: bool, error: E) -> RunError<E> {
+        if took_over { RunError::Unknown(error) } else { RunError::NotStarted(error) }
+    }
+
+    /// What an error of the store means after the business writes: [in doubt](RunError::InDoubt) if its
+    /// outcome is unknown, and rolled back if it is anything else.
+    pub fn store_failure<E>(&self, error: StoreError) -> RunError<E> {
+        match error.kind() {
+            ErrorKind::OutcomeUnknown => RunError::InDoubt(error),
+            _ => RunError::Store(error),
+        }
+    }
+
+    /// The error of attempt `number` in a row that was admitted and did not commit, as it is.
+    pub fn failed<E>(&self, number: u32, error: RunError<E>) -> RunError<E> {
+        match &error {
+            RunError::NotStarted(_) => self.observe(&Event::Released { number }),
+            RunError::Unknown(_) => self.observe(&Event::GaveUp { number }),
+            RunError::LeaseLost => self.observe(&Event::LeaseLost { number }),
+            RunError::Store(error) | RunError::InDoubt(error) => {
+                self.observe(&Event::StoreFailed {
+                    operation: error.operation(),
+                    kind: error.kind(),
+                });
+            }
+            _ => {}
+        }
+        error
     }
 
     /// The result of a run whose transaction committed, as attempt `number` in a row.

@@ -107,6 +107,7 @@ fn every_event_has_a_name_of_its_own() {
     let all = [
         (Event::Executed { number: 1, elapsed }, "executed"),
         (Event::Replayed { elapsed }, "replayed"),
+        (Event::NotKept, "not_kept"),
         (Event::Waiting, "waiting"),
         (Event::Busy { elapsed }, "busy"),
         (Event::TooManyWaiters, "too_many_waiters"),

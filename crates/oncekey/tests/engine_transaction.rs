@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use oncekey::observe::Event;
 use oncekey::runtime::Timestamp;
-use oncekey::store::{Change, Command, ErrorKind, Record, StoreError, transition};
+use oncekey::store::{Change, ClaimOutcome, Command, ErrorKind, Record, StoreError, transition};
 use oncekey::transaction::{Admitted, check_completed};
-use oncekey::{Failure, Fingerprint, Idempotency, Key, Outcome, RecordError, RunError, Verdict};
+use oncekey::{
+    Effect, Failure, Fingerprint, Idempotency, Key, Outcome, RecordError, RunError, Verdict,
+};
 use support::{Declined, START, World, fingerprint, key, seconds};
 
 /// Two tables that change together or not at all.
@@ -78,11 +80,12 @@ impl Database {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
         let mut tables = self.tables.borrow().clone();
         let claimed = self.apply(&mut tables, prepared.key(), prepared.claim());
-        let (grant, number) = match prepared.admit(claimed)? {
-            Admitted::Run { grant, number } => (grant, number),
+        let (grant, number, took_over) = match prepared.admit(claimed)? {
+            Admitted::Run { grant, number, took_over } => (grant, number, took_over),
             Admitted::Replay(outcome) => return Ok(outcome),
         };
-        let value = work(&mut tables).map_err(RunError::NotStarted)?;
+        let value = work(&mut tables)
+            .map_err(|error| prepared.failed(number, prepared.failure(took_over, error)))?;
         let complete = prepared.complete(grant, &value).map_err(RunError::Codec)?;
         let completed = self.apply(&mut tables, prepared.key(), &complete);
         let unrecorded = |error| RunError::Unrecorded {
@@ -95,7 +98,7 @@ impl Database {
             let tables = self.tables.borrow();
             let record = tables.keys.get(prepared.key().as_bytes());
             if record.is_none_or(|record| record.attempt != grant.attempt) {
-                return Err(RunError::Store(error));
+                return Err(prepared.failed(number, prepared.store_failure(error)));
             }
         }
         Ok(prepared.committed(number, value))
@@ -141,6 +144,7 @@ fn an_error_rolls_back_the_key_with_everything_else() {
     let before = database.tables.borrow().clone();
     assert!(matches!(database.pay(&engine, 30), Err(RunError::NotStarted(Declined))));
     assert_eq!(*database.tables.borrow(), before, "nothing was done, and the key is free");
+    assert_eq!(world.recorder.events(), [Event::Released { number: 1 }]);
     database.tables.borrow_mut().balance = 50;
     assert!(!database.pay(&engine, 30).unwrap().is_replay());
 }
@@ -152,6 +156,8 @@ fn a_commit_with_an_unknown_outcome_is_settled_by_reading() {
     *database.commit.borrow_mut() = Commit::Fails;
     assert!(matches!(database.pay(&engine, 30), Err(RunError::Store(_))));
     assert_eq!(database.tables.borrow().balance, 100);
+    let failed = Event::StoreFailed { operation: "commit", kind: ErrorKind::Unavailable };
+    assert_eq!(world.recorder.events(), [failed]);
     *database.commit.borrow_mut() = Commit::LosesAnswer;
     assert!(!database.pay(&engine, 30).unwrap().is_replay());
     assert!(database.pay(&engine, 30).unwrap().is_replay());
@@ -197,9 +203,17 @@ fn an_owner_outside_of_transactions_is_respected() {
     for engine in others {
         assert!(matches!(database.pay(&engine, 30), Err(RunError::Interrupted)));
     }
+    // Rolled back, it is interrupted as before: nothing is known of what the crashed one did.
+    database.tables.borrow_mut().balance = 10;
+    let declined = database.pay(&engine, 30).unwrap_err();
+    assert!(matches!(declined, RunError::Unknown(Declined)), "{declined:?}");
+    assert_eq!(declined.effect(), Effect::Unknown);
+    assert_eq!(world.recorder.events().last(), Some(&Event::GaveUp { number: 2 }));
+    assert!(matches!(database.pay(&world.at_most_once(), 30), Err(RunError::Interrupted)));
+    database.tables.borrow_mut().balance = 100;
     assert!(!database.pay(&engine, 30).unwrap().is_replay());
     let taken_over = |event: &Event| matches!(event, Event::TakenOver { number: 2, .. });
-    assert_eq!(world.recorder.count(taken_over), 1);
+    assert_eq!(world.recorder.count(taken_over), 2);
 
     // The crashed one comes back: it may not commit what it has written.
     let mut tables = database.tables.borrow().clone();
@@ -258,4 +272,28 @@ fn a_result_of_another_kind_is_an_error_and_no_second_write() {
     let claimed = database.apply(&mut tables, prepared.key(), prepared.claim());
     let admitted = prepared.admit::<u64, Failure<Declined>>(claimed);
     assert!(matches!(admitted, Err(RunError::Codec(_))));
+}
+
+/// Only a commit can be in doubt: of all else, the outcome is known to be nothing.
+#[test]
+fn an_unknown_outcome_after_the_business_is_in_doubt() {
+    let prepared = World::new().at_most_once().prepare(&key("a"), &fingerprint()).unwrap();
+    for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable, ErrorKind::Misconfigured] {
+        let error: RunError<Declined> = prepared.store_failure(StoreError::new(kind, "commit"));
+        assert_eq!(matches!(error, RunError::InDoubt(_)), kind == ErrorKind::OutcomeUnknown);
+        assert_eq!(error.effect(), Effect::Unknown);
+    }
+}
+
+/// A replay counts as one when it was given.
+#[test]
+fn a_result_that_cannot_be_given_is_no_replay() {
+    let world = World::new();
+    let prepared = world.at_most_once().prepare(&key("a"), &fingerprint()).unwrap();
+    let number = oncekey::Encoded::json(&1).unwrap().as_bytes().clone();
+    for (stored, event) in [(None, Event::NotKept), (Some(number), Event::Undecodable)] {
+        let outcome = ClaimOutcome::Replay(stored);
+        assert!(prepared.admit::<String, Declined>(outcome).is_err());
+        assert_eq!(world.recorder.events().last(), Some(&event));
+    }
 }

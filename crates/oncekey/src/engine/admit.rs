@@ -30,11 +30,8 @@ pub(crate) async fn admit<E>(
     let admitted = find_admission(engine, key, fingerprint, readable).await;
     let elapsed = || settings.elapsed(started);
     let (event, error) = match admitted {
-        Ok(Admission::Run(attempt)) => return Ok(Admission::Run(attempt)),
-        Ok(Admission::Replay(value)) => {
-            settings.observe(&Event::Replayed { elapsed: elapsed() });
-            return Ok(Admission::Replay(value));
-        }
+        // What a stored result comes to is not known before it is decoded.
+        Ok(admission) => return Ok(admission),
         Err(Refusal::Busy { retry_after }) => {
             (Event::Busy { elapsed: elapsed() }, RunError::Busy { retry_after })
         }

@@ -29,6 +29,7 @@ pub(crate) use admit::{Settled, settle_interruption};
 pub(crate) use claim::{Admission, Refusal, Request};
 pub(crate) use finish::Ended;
 pub(crate) use patience::Backoff;
+pub(crate) use run::replay;
 
 pub(crate) use settings::{Guarantee, Settings};
 

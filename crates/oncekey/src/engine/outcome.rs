@@ -74,7 +74,8 @@ pub enum Failure<E> {
 /// | `StepUnsaved` | stopped after a step | retry, same key: the guarantee decides |
 /// | `StepUnreadable` | stopped before a step that had run | mend the type, or settle the key |
 /// | `Unrecorded` | is done; the record of it is missing | keep the value that the error carries |
-/// | `Store` | did not run here | retry, same key |
+/// | `InDoubt` | ran in a transaction that may have committed | retry, same key (see there) |
+/// | `Store` | did not run here, or was rolled back | retry, same key |
 /// | `Codec` | is done; the stored result cannot be read | mend the type |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,8 +129,15 @@ pub enum RunError<E> {
         #[source]
         error: RecordError,
     },
-    /// The store, or its configuration, is broken; the operation did not run.
-    #[error("the operation was not started")]
+    /// The operation ran in a [transaction](crate::transaction), and it is unknown whether that committed. A
+    /// retry with the same key tells: it replays, or runs if nothing was committed. That is not so if the
+    /// source says that the operation ended the transaction itself: what it wrote may be there without a
+    /// result, so look before a retry.
+    #[error("it is unknown whether the transaction of the operation committed")]
+    InDoubt(#[source] StoreError),
+    /// The store, or its configuration, is broken; the operation did not run, or its
+    /// [transaction](crate::transaction) was rolled back.
+    #[error("the store failed, and the operation did not run or was rolled back")]
     Store(#[source] StoreError),
     /// The operation is done, and its stored result, or the one that a hook found, cannot be decoded.
     #[error("the operation is done, and its stored result cannot be read")]
@@ -162,6 +170,7 @@ impl<E> RunError<E> {
             | Self::LeaseLost
             | Self::StepUnsaved(_)
             | Self::StepUnreadable(_)
+            | Self::InDoubt(_)
             | Self::Store(_) => Effect::Unknown,
         }
     }

@@ -199,18 +199,31 @@ where
     let attempt = match admit(engine, key, fingerprint, started, &readable).await? {
         Admission::Run(attempt) => attempt,
         Admission::Replay(value) => {
-            let value = value.ok_or(RunError::NotReplayable)?;
-            let decoded = decode(&Encoded::from_bytes(value)).map_err(|error| {
-                engine.settings.observe(&Event::Undecodable);
-                RunError::Codec(error)
-            })?;
-            return Ok(Outcome::replayed(decoded));
+            let settings = &engine.settings;
+            let (event, answer) = replay(value, &decode, || settings.elapsed(started));
+            settings.observe(&event);
+            return answer;
         }
     };
     let watched = Watched(Some(&attempt));
     let ran = run_admitted(&attempt, fingerprint, operation, encode, started).await;
     watched.ended();
     ran.map(Outcome::executed)
+}
+
+/// What a duplicate gets of a stored result.
+pub(crate) fn replay<T, E>(
+    stored: Option<Bytes>,
+    decode: impl FnOnce(&Encoded) -> Result<T, CodecError>,
+    elapsed: impl FnOnce() -> Duration,
+) -> (Event, Result<Outcome<T>, RunError<E>>) {
+    let Some(stored) = stored else {
+        return (Event::NotKept, Err(RunError::NotReplayable));
+    };
+    match decode(&Encoded::from_bytes(stored)) {
+        Ok(value) => (Event::Replayed { elapsed: elapsed() }, Ok(Outcome::replayed(value))),
+        Err(error) => (Event::Undecodable, Err(RunError::Codec(error))),
+    }
 }
 
 /// Tells observers of a run that is dropped: nobody else can.

@@ -62,6 +62,8 @@ pub enum Event {
         /// From the claim to the answer: the time waited for an owner, for the most part.
         elapsed: Duration,
     },
+    /// A duplicate was told that the operation is done and that its result was not kept.
+    NotKept,
     /// A duplicate starts to wait for an owner.
     Waiting,
     /// A duplicate was turned away: an owner is at work.
@@ -148,6 +150,7 @@ impl Event {
         match self {
             Self::Executed { .. } => "executed",
             Self::Replayed { .. } => "replayed",
+            Self::NotKept => "not_kept",
             Self::Waiting => "waiting",
             Self::Busy { .. } => "busy",
             Self::TooManyWaiters => "too_many_waiters",

@@ -67,7 +67,7 @@ impl Observer for TracingObserver {
             Event::Purged { removed } => {
                 debug!(target: "oncekey", operation, event = name, removed)
             }
-            Event::Waiting | Event::Mismatch | Event::Retired | Event::Adopted => {
+            Event::NotKept | Event::Waiting | Event::Mismatch | Event::Retired | Event::Adopted => {
                 debug!(target: "oncekey", operation, event = name);
             }
         }
