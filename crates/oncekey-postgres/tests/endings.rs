@@ -119,6 +119,37 @@ fn business_that_fails_without_ending_the_transaction_did_nothing() {
     });
 }
 
+/// Unlike other drivers', the commit of this one ends all of them, and is what it says.
+#[test]
+fn a_transaction_of_its_own_that_business_leaves_open_is_committed_with_the_rest() {
+    block_on(async {
+        let shop = Shop::new().await;
+        for fails in [true, false] {
+            let business = async |tx: &mut Transaction<'_>| {
+                let inner = tx.transaction().await.unwrap();
+                shop.pay(&inner, 1).await.unwrap();
+                std::mem::forget(inner);
+                if fails { Err("no stock") } else { Ok(1_i64) }
+            };
+            let key = key("order");
+            let run =
+                shop.store.run_in_transaction(&shop.idempotency, &key, &request(), business).await;
+            match run {
+                Err(RunError::NotStarted("no stock")) if fails => {}
+                Ok(outcome) if !fails => assert!(!outcome.is_replay()),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(shop.payments().await, i64::from(!fails));
+        }
+        assert!(shop.run("order").await.unwrap().is_replay());
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE state LIKE 'idle in transaction%' AND query LIKE $1";
+        let own = format!("%{}%", shop.fixture.schema);
+        let open = connection(&shop.fixture.direct).await.query_one(sql, &[&own]).await.unwrap();
+        assert_eq!(open.get::<_, i64>(0), 0);
+    });
+}
+
 /// The server knows what became of the transaction when its session is gone.
 #[test]
 fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {

@@ -47,6 +47,10 @@ impl SqlxPostgres {
                 Ok(Admitted::Run { grant, number }) => {
                     let running = Running { grant, number, xact };
                     let ended = self.run_in(transaction, prepared, &running, business).await;
+                    // Sqlx ends one of several transactions within each other, and calls that a commit.
+                    if connection.is_in_transaction() {
+                        return Ran::Ended(running, left_open(connection, ended).await);
+                    }
                     return Ran::Ended(running, ended);
                 }
                 Ok(Admitted::Replay(outcome)) => Ok(outcome),
@@ -198,6 +202,23 @@ pub(crate) enum Ended<T, E> {
         error: RunError<E>,
         in_order: bool,
     },
+}
+
+/// Rolls back what is open after the end, since `business` left a transaction of its own open.
+async fn left_open<T, E>(connection: &mut PgConnection, ended: Ended<T, E>) -> Ended<T, E> {
+    let error = match ended {
+        Ended::Committed(_) => RunError::Store(
+            StoreError::new(ErrorKind::Misconfigured, RUN.operation()).with_message(
+                "the closure left a transaction of its own open, and everything was rolled back; \
+                 commit it, or let it be dropped",
+            ),
+        ),
+        Ended::RolledBack { error, .. } => error,
+        lost => return lost,
+    };
+    // Whether it is answered or not, nothing is committed: the connection is closed.
+    let _ = driver::execute(connection, "ROLLBACK").await;
+    Ended::RolledBack { error, in_order: false }
 }
 
 pub(crate) fn encode<T: Serialize>(

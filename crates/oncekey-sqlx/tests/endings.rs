@@ -8,6 +8,7 @@ use oncekey::RunError;
 use oncekey::store::ErrorKind;
 use oncekey_sqlx::sqlx;
 use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use shop::{RUNTIME, SERVER, Shop, pool, pool_at};
@@ -125,6 +126,35 @@ fn business_that_fails_without_ending_the_transaction_did_nothing() {
             assert!(!shop.run(sql).await.unwrap().is_replay());
         }
         assert_eq!(shop.payments().await, [100; 3]);
+    });
+}
+
+/// A transaction of its own that it leaves open would take the commit for its own: nothing would be committed,
+/// and the connection would go back to the pool with all of it open.
+#[test]
+fn business_that_leaves_a_transaction_of_its_own_open_is_found_out() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for fails in [false, true] {
+            let id = format!("order {fails}");
+            let business = async |tx: &mut PgConnection| {
+                let mut inner = tx.begin().await.unwrap();
+                shop.pay(&mut inner, 1).await.unwrap();
+                std::mem::forget(inner);
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            match shop.run_as(&shop.pool, &id, business).await {
+                Err(RunError::NotStarted("no stock")) if fails => {}
+                Err(RunError::Store(error)) if !fails => {
+                    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+                    assert!(error.to_string().contains("rolled back"), "{error}");
+                }
+                other => panic!("{id}: {other:?}"),
+            }
+            assert!(!shop.run(&id).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [100, 100]);
+        assert_eq!(shop.open_transactions().await, 0);
     });
 }
 
