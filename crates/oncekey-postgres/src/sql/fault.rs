@@ -9,6 +9,8 @@ use super::tables::misconfigured;
 
 /// The SQLSTATE of a completion that is refused where it must not be; the message names the outcome.
 pub const REFUSED: &str = "OK001";
+/// The SQLSTATE of a claim whose row can neither be made nor be seen.
+const HIDDEN: &str = "OK002";
 
 /// The longest content. A message to the server may have a gigabyte, and a row needs some of it.
 const MAX_CONTENT_LEN: usize = 512 << 20;
@@ -171,6 +173,11 @@ impl Purpose {
                 ErrorKind::Misconfigured,
                 "a table or function is not as this build makes it; compare it with what `ddl` prints",
             ),
+            HIDDEN => (
+                ErrorKind::Misconfigured,
+                "the key's row can neither be made nor be seen; exempt this role from the row-level \
+                 security of the table, and remove triggers that keep its rows from being made",
+            ),
             "25006" => (ErrorKind::Unavailable, NO_WRITES),
             "25P02" => (
                 ErrorKind::Unavailable,
@@ -307,6 +314,7 @@ mod tests {
             ("42883", ErrorKind::Misconfigured),
             ("42501", ErrorKind::Misconfigured),
             ("23514", ErrorKind::Misconfigured),
+            ("OK002", ErrorKind::Misconfigured),
             ("54000", ErrorKind::TooLarge),
             ("XX001", ErrorKind::Corrupt),
             ("57P01", ErrorKind::OutcomeUnknown),
