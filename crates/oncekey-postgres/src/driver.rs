@@ -19,6 +19,32 @@ pub(crate) async fn connection(pool: &Pool, purpose: Purpose) -> Result<Object, 
     pool.get().await.map_err(|error| not_connected(purpose, error))
 }
 
+/// A connection that is closed unless it is given back: whoever gives up on it leaves it to nobody else.
+pub(crate) struct Guarded(Option<Object>);
+
+impl Guarded {
+    pub(crate) async fn connection(pool: &Pool, purpose: Purpose) -> Result<Self, StoreError> {
+        Ok(Self(Some(connection(pool, purpose).await?)))
+    }
+
+    pub(crate) fn get(&self, purpose: Purpose) -> Result<&Client, StoreError> {
+        // Whoever gives it back takes it by value, so that it is there.
+        self.0.as_deref().map(|client| &**client).ok_or_else(|| purpose.unsent("it was given back"))
+    }
+
+    pub(crate) fn give_back(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
 /// Sends `call` on a connection of the pool, and again for as long as it does nothing but conflict.
 ///
 /// The connection is taken anew each time, and given back before the answer is looked at. Dropped, the

@@ -124,8 +124,8 @@ impl SqlxPostgres {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
-    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading for some
+    ///   seconds did not tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
     ///   `Misconfigured`, also when `business` left a transaction of its own open; rolled back. Of other
     ///   kinds, rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its

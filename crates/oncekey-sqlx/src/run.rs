@@ -4,6 +4,7 @@ use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreErro
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::{Purpose, REFUSED, not_in_transaction, rolled_back};
+use oncekey_postgres::sql::settle::ended_by_business;
 use oncekey_postgres::sql::{Call, Terms, answer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,7 +95,7 @@ impl SqlxPostgres {
         let error = match driver::execute(&mut transaction, ROLL_BACK_TO).await {
             Ok(()) => error,
             Err(Failed::Server(ended)) if ended.is_no_savepoint() => {
-                RunError::Store(ended_by_business())
+                RunError::Store(ended_by_business(RUN))
             }
             Err(failed) => return Ended::Lost(error, failed),
         };
@@ -145,7 +146,7 @@ impl SqlxPostgres {
             Ok(Some(_)) => Fenced::Applied,
             Ok(None) => {
                 return Err(RecordError::Store(match xact {
-                    Some(_) => ended_by_business(),
+                    Some(_) => ended_by_business(RUN),
                     None => not_in_transaction(purpose.operation()),
                 }));
             }
@@ -231,11 +232,4 @@ pub(crate) fn encode<T: Serialize>(
             .with_message("the result cannot be encoded; roll back")
             .with_source(error)
     })
-}
-
-pub(crate) fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the caller",
-    )
 }

@@ -4,14 +4,20 @@
 
 mod shop;
 
+use std::time::Duration;
+
 use oncekey::RunError;
 use oncekey::store::ErrorKind;
 use oncekey_sqlx::sqlx;
 use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
+use tokio::time::timeout;
 
 use shop::{RUNTIME, SERVER, Shop, pool, pool_at};
+
+/// For what has to come by itself.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The session is terminated while the business writes are done, and then everything happens once.
 #[test]
@@ -182,5 +188,33 @@ fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
             }
         }
         assert_eq!(shop.payments().await, [1]);
+    });
+}
+
+/// From the commit on the network swallows everything, on connections that stay open: nobody can be asked. When
+/// it is back, no connection is in use on which an answer is missing.
+#[test]
+fn where_nobody_answers_the_outcome_is_unknown() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let proxy = Proxy::start(&SERVER);
+        let through = pool(proxy.host(), 2).await;
+        // So that the connection that looks is there already.
+        drop((through.acquire().await.unwrap(), through.acquire().await.unwrap()));
+        let business = async |tx: &mut PgConnection| {
+            let paid = shop.pay(tx, 100).await;
+            proxy.lose_and_swallow(Lose::Answer, "COMMIT");
+            paid
+        };
+        let run = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
+        let run = run.expect("it asks no longer");
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+
+        proxy.black_hole(false);
+        let business = async |tx: &mut PgConnection| shop.pay(tx, 100).await;
+        let again = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
+        assert!(again.expect("it is answered").unwrap().is_replay());
+        assert_eq!(shop.payments().await, [100]);
     });
 }

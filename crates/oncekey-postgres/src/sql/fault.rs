@@ -90,6 +90,17 @@ impl Purpose {
         StoreError::new(kind, self.operation).with_message(message).with_source(error)
     }
 
+    /// The error of a COMMIT that the server answered with one.
+    #[must_use]
+    pub fn commit_refused(self, error: ServerError) -> StoreError {
+        if error.sqlstate().starts_with("23") {
+            let message =
+                "a deferred constraint of a business table is violated; everything was rolled back";
+            return misconfigured(self.operation, message).with_source(error);
+        }
+        self.refused(error)
+    }
+
     /// The error of a command that was sent, and whose answer did not come.
     #[must_use]
     pub fn unanswered(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
