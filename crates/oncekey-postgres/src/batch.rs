@@ -320,7 +320,9 @@ impl<C: Batched> Batch<C> {
         let call = command.alone(key, tables, hurried);
         match driver::send_within(&self.shared, C::PURPOSE, &call, limit).await {
             Ok(rows) => Reply::Answer(one(C::PURPOSE, &rows).and_then(|row| command.answer(row))),
-            Err(Failed::Server(error)) if error.is_lock_timeout() => Reply::Alone,
+            Err(Failed::Server(error)) if error.is_lock_timeout() || error.is_over_limit() => {
+                Reply::Alone
+            }
             Err(failed) => Reply::Answer(Err(failed.into_error(C::PURPOSE))),
         }
     }

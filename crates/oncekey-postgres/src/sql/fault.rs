@@ -98,6 +98,12 @@ impl Purpose {
                 "a deferred constraint of a business table is violated; everything was rolled back";
             return misconfigured(self.operation, message).with_source(error);
         }
+        if error.is_over_limit() {
+            // What is written was not too long: that was told before.
+            return StoreError::new(ErrorKind::Unavailable, self.operation)
+                .with_message(NO_NOTICES)
+                .with_source(error);
+        }
         self.refused(error)
     }
 
@@ -199,6 +205,7 @@ impl Purpose {
                 ErrorKind::Unavailable,
                 "the server has no connection left; raise `max_connections`, or make the pool smaller",
             ),
+            "54000" if error.message().contains("NOTIFY") => (ErrorKind::Unavailable, NO_NOTICES),
             "54000" | "54023" | "22026" | "22001" => {
                 (ErrorKind::TooLarge, "it is longer than the server allows")
             }
@@ -238,6 +245,8 @@ pub fn not_in_transaction(operation: &'static str) -> StoreError {
 
 pub(super) const NO_WRITES: &str =
     "the server takes no writes: it is a standby, or `default_transaction_read_only` is on";
+const NO_NOTICES: &str = "the server's NOTIFY queue is full, and nothing was done; find the session that listens \
+                          and stays in a transaction, in `pg_stat_activity`, and end it";
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context
@@ -279,6 +288,13 @@ impl ServerError {
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate() == "55P03"
+    }
+
+    /// Whether a limit of the server's own was met: of what it is sent, or of the notifications that it keeps for
+    /// sessions that listen. Those fail the commit, also of a single statement.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.sqlstate() == "54000"
     }
 
     /// Whether there is no such savepoint, because its transaction was ended.
@@ -340,6 +356,10 @@ mod tests {
         ] {
             assert_eq!(kind(Purpose::write("claim"), sqlstate, false), expected, "{sqlstate}");
         }
+        let no_notices = "too many notifications in the NOTIFY queue";
+        let error =
+            Purpose::content("complete").refused(ServerError::new("54000", no_notices, false));
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(kind(Purpose::write("claim"), "XX000", true), ErrorKind::OutcomeUnknown);
         assert_eq!(kind(Purpose::read("get"), "57P01", true), ErrorKind::Unavailable);
     }
