@@ -199,8 +199,8 @@ impl Store for PostgresStore {
         if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
             return answer;
         }
-        let Shared { tables, terms, turns, lock_timeout, .. } = &*self.shared;
-        let mut waiting = turns.wait_for(key, *lock_timeout);
+        let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
+        let mut waiting = turns.wait_for(key, *lock_timeout, pool.status().max_size);
         loop {
             let terms = waiting.terms(terms);
             match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, &terms)).await {

@@ -84,7 +84,8 @@ impl PostgresStore {
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
         let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
-        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout);
+        let connections = pool.status().max_size;
+        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout, connections);
         loop {
             let mut client = driver::connection(pool, RUN).await.map_err(RunError::Store)?;
             // Dropping it, on every way out but a commit, rolls it back.

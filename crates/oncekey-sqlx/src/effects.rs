@@ -143,7 +143,8 @@ impl SqlxPostgres {
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout);
+        let connections = usize::try_from(pool.options().get_max_connections()).unwrap_or(1);
+        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout, connections);
         let mut business = business;
         loop {
             let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;
