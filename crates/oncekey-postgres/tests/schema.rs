@@ -107,6 +107,11 @@ fn what_is_missing_is_named_with_its_remedy() {
                  LANGUAGE sql STABLE AS 'SELECT 1'",
                 "the function oncekey_v1_micros",
             ),
+            ("ALTER TABLE oncekey SET UNLOGGED", "rows that outlive a crash"),
+            (
+                "ALTER TABLE oncekey DROP CONSTRAINT oncekey_pkey, ADD PRIMARY KEY (key) DEFERRABLE",
+                "an index UNIQUE on (key)",
+            ),
             ("INSERT INTO oncekey_meta VALUES (2)", "upgrade oncekey-postgres here"),
             ("DELETE FROM oncekey_meta WHERE version > 1", ""),
         ] {
@@ -135,6 +140,14 @@ fn what_is_not_ours_is_left_alone() {
             .await;
         is_misconfigured(store.migrate().await, "something else");
         is_misconfigured(store.check().await, "something else");
+
+        // What is left of an older one whose tables were dropped.
+        let schema = new_schema();
+        let store = self::store(&config(), &schema);
+        store.migrate().await.unwrap();
+        let tables = format!("\"{schema}\".oncekey, \"{schema}\".oncekey_meta");
+        execute(&format!("DROP TABLE {tables} CASCADE")).await;
+        is_misconfigured(store.migrate().await, "has the name");
     });
 }
 

@@ -181,10 +181,15 @@ impl Purpose {
                 "a table or function of the schema is not there; call `migrate`, or run what `ddl` \
                  prints",
             ),
+            "42P07" | "42710" | "42723" => (
+                ErrorKind::Misconfigured,
+                "something else has the name of what is to be made, perhaps what is left of tables that \
+                 were dropped; drop it, or choose another name with `table` or `schema`",
+            ),
             "42501" => (
                 ErrorKind::Misconfigured,
                 "access is denied; grant this role USAGE on the schema, EXECUTE on its functions, and \
-                 SELECT, INSERT, UPDATE and DELETE on its tables",
+                 SELECT, INSERT, UPDATE and DELETE on its tables; to migrate it, CREATE on the schema",
             ),
             "42703" | "42804" | "42846" | "42P13" | "42702" => (
                 ErrorKind::Misconfigured,
