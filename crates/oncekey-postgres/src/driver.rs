@@ -8,7 +8,6 @@ use deadpool_postgres::tokio_postgres::types::{IsNull, ToSql, Type};
 use deadpool_postgres::tokio_postgres::{self, Client, Row, error::Severity};
 use deadpool_postgres::{Object, Pool, PoolError};
 use futures::future::{Either, select};
-use oncekey::runtime::{ThreadTimer, Timer};
 use oncekey::store::{ErrorKind, StoreError};
 
 use crate::sql::fault::{Purpose, ServerError};
@@ -96,9 +95,8 @@ pub(crate) async fn send_once(
     };
     let mut is_sent = false;
     let answer = {
-        let timer = ThreadTimer::new();
-        let over = timer.sleep_until(timer.now().saturating_add(limit));
-        match select(pin!(send_on(&client, shared, purpose, call, &mut is_sent)), over).await {
+        let answer = pin!(send_on(&client, shared, purpose, call, &mut is_sent));
+        match select(answer, sql::sleep(limit)).await {
             Either::Left((answer, _)) => Some(answer),
             Either::Right(_) => None,
         }

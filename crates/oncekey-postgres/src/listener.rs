@@ -12,17 +12,20 @@ use deadpool_postgres::tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use deadpool_postgres::tokio_postgres::{AsyncMessage, Client, Config, Error, Socket};
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use oncekey::store::StoreError;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use crate::driver::Failed;
 use crate::sql::fault::Purpose;
+use crate::sql::sleep;
 
 const LISTEN: Purpose = Purpose::read("watch");
 /// Between two tries to connect while somebody waits.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long it may take until it listens: a network that swallows everything says nothing for ever.
+const LONGEST_START: Duration = Duration::from_secs(10);
 
 type Connected = (Client, BoxStream<'static, Result<AsyncMessage, Error>>);
 type Connect = dyn Fn() -> BoxFuture<'static, Result<Connected, Error>> + Send + Sync;
@@ -138,7 +141,7 @@ async fn listen(
             Some(state) => lock(&state).wake_all(),
             None => return,
         }
-        if tokio::time::timeout(PAUSE, stopped.recv()).await.is_ok() {
+        if let Either::Left(_) = select(pin!(stopped.recv()), sleep(PAUSE)).await {
             return;
         }
         status.send_replace(Status::Connecting);
@@ -154,9 +157,12 @@ async fn listen_once(
     is_first: bool,
 ) -> StoreError {
     let failed = |error| Failed::from(error).into_error(LISTEN);
-    let (client, mut messages) = match connect().await {
-        Ok(connected) => connected,
-        Err(error) => return failed(error),
+    let silent = || LISTEN.unsent("the server did not answer for a long time");
+    let mut over = sleep(LONGEST_START);
+    let (client, mut messages) = match select(connect(), &mut over).await {
+        Either::Left((Ok(connected), _)) => connected,
+        Either::Left((Err(error), _)) => return failed(error),
+        Either::Right(_) => return silent(),
     };
     // The name is made here, of letters and digits.
     let command = format!("LISTEN {channel}");
@@ -177,6 +183,9 @@ async fn listen_once(
                 }
                 Err(error) => return Poll::Ready(failed(error)),
             }
+        }
+        if listening.is_some() && over.poll_unpin(context).is_ready() {
+            return Poll::Ready(silent());
         }
         match polled {
             Poll::Ready(Some(Ok(AsyncMessage::Notification(notification)))) => {

@@ -243,3 +243,33 @@ fn a_listener_comes_back() {
         }
     });
 }
+
+/// The network swallows what the listener sends while it connects: it gives that up, and tries again.
+#[test]
+fn a_listener_that_is_not_answered_tries_again() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = oncekey_testkit::Proxy::start(postgres_fixture::server());
+        let direct = proxy.connection_string().parse().unwrap();
+        let through = PostgresFixture { direct, schema: fixture.schema.clone(), ..fixture };
+        let store = through.store();
+        let outcome = store.claim(&key("watched"), &claim()).await.unwrap();
+        let ClaimOutcome::Acquired { grant, .. } = outcome else { panic!("{outcome:?}") };
+        let subscribe = async || store.watch().unwrap().subscribe(&key("watched")).await;
+        let patience = Duration::from_secs(40);
+
+        proxy.black_hole(true);
+        let silent = tokio::time::timeout(patience, subscribe()).await.expect("it gives up");
+        assert_eq!(silent.unwrap_err().kind(), ErrorKind::Unavailable);
+        proxy.black_hole(false);
+        let mut subscription = loop {
+            match subscribe().await {
+                Ok(subscription) => break subscription,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        let _ = store.complete(&key("watched"), &complete(grant, "done".to_owned())).await.unwrap();
+        tokio::time::timeout(patience, subscription.changed()).await.unwrap();
+    });
+}

@@ -14,7 +14,17 @@ pub mod settle;
 mod tables;
 mod turns;
 
+use std::time::Duration;
+
+use oncekey::runtime::{Sleep, ThreadTimer, Timer};
+
 pub use call::{Call, MARK, Param, Terms};
 pub use schema::{Finding, VERSION};
 pub use tables::Tables;
 pub use turns::{Turns, Waiting};
+
+/// On any runtime.
+pub(crate) fn sleep(duration: Duration) -> Sleep {
+    let timer = ThreadTimer::new();
+    timer.sleep_until(timer.now().saturating_add(duration))
+}

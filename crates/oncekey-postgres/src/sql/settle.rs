@@ -4,12 +4,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use oncekey::runtime::{Sleep, ThreadTimer, Timer};
 use oncekey::store::{ErrorKind, Status, StoreError};
 use oncekey::transaction::Prepared;
 
 use super::answer::{self, Row};
 use super::fault::{Purpose, rolled_back};
+use super::sleep;
 
 /// What a look is for.
 pub const SETTLE: Purpose = Purpose::read("read what became of a commit");
@@ -140,9 +140,4 @@ where
         }
     }
     None
-}
-
-fn sleep(duration: Duration) -> Sleep {
-    let timer = ThreadTimer::new();
-    timer.sleep_until(timer.now().saturating_add(duration))
 }
