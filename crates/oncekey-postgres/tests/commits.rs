@@ -14,8 +14,9 @@ use oncekey::{Failure, Fingerprint, Idempotency, Key, RunError, Scope};
 use oncekey_conformance::Fixture;
 use oncekey_postgres::tokio_postgres::Config;
 use oncekey_postgres::{PostgresStore, SynchronousCommit, deadpool_postgres, tokio_postgres};
+use oncekey_testkit::{Durability, Postgres};
 
-use postgres_fixture::{PostgresFixture, block_on, connection, pool, server};
+use postgres_fixture::{PostgresFixture, block_on, connection, new_schema, pool, server};
 
 fn key(id: impl ToString) -> Key {
     Key::new(&Scope::new("tenant", "operation").unwrap(), id.to_string()).unwrap()
@@ -74,6 +75,59 @@ fn a_commit_waits_for_the_disk_whatever_the_session_says() {
         run(&Idempotency::at_least_once(told), &key("told")).await;
         assert_eq!(seen("on").await, on);
         assert!(seen("off").await >= 2);
+    });
+}
+
+/// A session that waits for its standby has committed already. Whoever ends the session leaves the outcome
+/// unknown, and asking again finds it.
+#[test]
+fn a_wait_for_the_standby_that_is_ended_is_no_refusal() {
+    let settings = ["synchronous_standby_names=nobody"];
+    let server = Postgres::start_with(Durability::ProcessCrash, &settings);
+    block_on(async {
+        let config: Config = server.connection_string().parse().unwrap();
+        let mut alone = config.clone();
+        alone.options("-c synchronous_commit=local");
+        let schema = new_schema();
+        let builder = |config| PostgresStore::builder(pool(config, 2)).schema(&schema);
+        let as_told = SynchronousCommit::AsConfigured;
+        let hasty = builder(&alone).synchronous_commit(as_told).build().unwrap();
+        hasty.migrate().await.unwrap();
+        let store = builder(&config).build().unwrap();
+        let direct = connection(&alone).await;
+        let end = async |how: &str| {
+            let sql =
+                format!("SELECT {how}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+            while direct.query(&sql, &[]).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (idempotency, request) =
+            (Idempotency::at_least_once(hasty.clone()), Fingerprint::of("the request"));
+        for how in ["pg_terminate_backend", "pg_cancel_backend"] {
+            let key = key(how);
+            let prepared = idempotency.prepare(&key, &request).unwrap();
+            let claim = async || {
+                let (outcome, ()) = tokio::join!(store.claim(&key, prepared.claim()), end(how));
+                outcome
+            };
+            match claim().await {
+                // A wait that is cancelled is over, and the server says that it committed.
+                Ok(ClaimOutcome::Acquired { .. }) if how.contains("cancel") => {}
+                Err(error) if how.contains("terminate") => {
+                    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+                }
+                other => panic!("{how}: {other:?}"),
+            }
+            let again = hasty.claim(&key, prepared.claim()).await.unwrap();
+            assert!(matches!(again, ClaimOutcome::Acquired { number: 1, .. }), "{again:?}");
+        }
+        let business =
+            async |_: &mut deadpool_postgres::Transaction<'_>| Ok::<_, tokio_postgres::Error>(1);
+        let tx = key("tx");
+        let run = store.run_in_transaction(&idempotency, &tx, &request, business);
+        let (ran, ()) = tokio::join!(run, end("pg_terminate_backend"));
+        assert!(!ran.unwrap().is_replay(), "it was settled by reading");
     });
 }
 
