@@ -136,9 +136,10 @@ async fn listen(
             return;
         };
         is_first = false;
-        status.send_replace(Status::Failed(error));
+        let lost = matches!(status.send_replace(Status::Failed(error)), Status::Listening);
         match state.upgrade() {
-            Some(state) => lock(&state).wake_all(),
+            Some(state) if lost => lock(&state).wake_all(),
+            Some(_) => {}
             None => return,
         }
         if let Either::Left(_) = select(pin!(stopped.recv()), sleep(PAUSE)).await {
