@@ -6,6 +6,7 @@ mod shop;
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use oncekey::RunError;
 use oncekey::store::ErrorKind;
 use oncekey_sqlx::sqlx;
@@ -160,6 +161,30 @@ fn business_that_leaves_a_transaction_of_its_own_open_is_found_out() {
             assert!(!shop.run(&id).await.unwrap().is_replay());
         }
         assert_eq!(shop.payments().await, [100, 100]);
+        assert_eq!(shop.open_transactions().await, 0);
+    });
+}
+
+/// A `begin` of sqlx 0.9.0 that is dropped before it is answered ends the transaction around it: what comes after
+/// it is committed by itself.
+#[test]
+fn business_that_drops_a_begin_is_found_out() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for fails in [false, true] {
+            let id = format!("order {fails}");
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                assert!(tx.begin().now_or_never().is_none());
+                shop.pay(tx, 2).await.unwrap();
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            let run = shop.run_as(&shop.pool, &id, business).await;
+            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+            assert!(!shop.run(&id).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [2, 2, 100, 100]);
         assert_eq!(shop.open_transactions().await, 0);
     });
 }
