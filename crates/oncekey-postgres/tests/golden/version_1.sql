@@ -215,7 +215,8 @@ BEGIN
             SELECT t.* INTO r FROM "public"."oncekey" AS t WHERE t.key = p_key;
         END IF;
         IF NOT FOUND THEN
-            -- It was removed in this moment, and is a new key now. Again and again, it is hidden from this role.
+            -- It was removed in this moment, and is a new key now. Again and again: it is hidden from
+            -- this role.
             v_misses := coalesce(v_misses, 0) + 1;
             CONTINUE decide WHEN v_misses < 100;
             RAISE EXCEPTION USING ERRCODE = 'OK002', MESSAGE = 'a row is there and cannot be seen';
