@@ -8,7 +8,7 @@
 //! A batch waits for no row and has no key twice. What it cannot decide it hands back, to be called alone,
 //! without a lane: a call that waits for a row keeps nobody waiting but itself. It also hands back everything
 //! if the server refuses it as a whole, so that the one call that is the cause fails alone. When the
-//! connection is lost, the outcome is unknown for each call in it.
+//! connection is lost after it was sent, the outcome is unknown for each call in it.
 //!
 //! A lane is driven by the caller while there is only its own call, and by a task as soon as there are others'.
 //! Dropping a caller drops its call if that was not sent yet, and hands its lane on.
@@ -16,7 +16,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::marker::PhantomData;
 use std::mem;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ const MOST_LOOKS: usize = 8;
 /// How long a call waits for a lane before it goes alone. All lanes may be held up, by connections that are
 /// dead and do not know it, or by callers that are not polled.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
-/// How long a batch is waited for. It waits for no row, so its connection is dead.
+/// How long the answer to a batch is waited for, once it is sent. It waits for no row, so its connection is dead.
 const LONGEST_SEND: Duration = Duration::from_secs(10);
 /// A lane waits this long for a row at most, as a value of `lock_timeout`.
 pub(crate) const PATIENCE: &str = "1ms";
@@ -154,7 +153,7 @@ pub(crate) async fn send<C: Batched>(
         let batch = own.take();
         match &batch.members[..] {
             [] => {}
-            [member] if member.number == number => return batch.send_first().await,
+            [member] if member.number == number => return batch.send_first(None).await,
             _ => drop(lane.take().map(|lane| tokio::spawn(drive(lane, batch)))),
         }
     }
@@ -175,11 +174,8 @@ pub(crate) async fn send<C: Batched>(
 
 /// Sends one batch after the other until nobody waits.
 async fn drive<C: Batched>(lane: Lane<C>, mut batch: Batch<C>) {
-    let timer = ThreadTimer::new();
     while !batch.members.is_empty() {
-        let over = timer.sleep_until(timer.now().saturating_add(LONGEST_SEND));
-        // Dropped, it leaves its callers with an unknown outcome.
-        drop(select(pin!(batch.send()), over).await);
+        batch.send().await;
         lane.gather().await;
         batch = lane.take();
     }
@@ -270,7 +266,7 @@ impl<C: Batched> Batch<C> {
     /// Sends all of it, and answers those who wait.
     async fn send(mut self) {
         let replies = match &self.members[..] {
-            [_] => vec![self.send_first().await],
+            [_] => vec![self.send_first(Some(LONGEST_SEND)).await],
             _ => {
                 // In the order of their keys, as all batches are, so that no two wait for each other.
                 self.members.sort_unstable_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()));
@@ -298,7 +294,7 @@ impl<C: Batched> Batch<C> {
         let commands: Vec<_> = self.members.iter().map(|m| (&m.key, &m.command)).collect();
         let call = C::many(&commands, tables, terms);
         let mut replies: Vec<_> = self.members.iter().map(|_| Reply::Alone).collect();
-        match driver::send_once(&self.shared, C::PURPOSE, &call).await {
+        match driver::send_once(&self.shared, C::PURPOSE, &call, Some(LONGEST_SEND)).await {
             Ok(rows) => {
                 for row in &rows {
                     let key = row.bytes(C::KEY_COLUMN).unwrap_or_default();
@@ -318,13 +314,15 @@ impl<C: Batched> Batch<C> {
     }
 
     /// Sends the one call that there is.
-    async fn send_first(&self) -> Reply<C::Answer> {
+    async fn send_first(&self, limit: Option<Duration>) -> Reply<C::Answer> {
         let Shared { tables, hurried, .. } = &*self.shared;
         let Some(Member { key, command, .. }) = self.members.first() else { return Reply::Alone };
         let call = command.alone(key, tables, hurried);
-        match driver::send(&self.shared, C::PURPOSE, &call).await {
+        match driver::send_within(&self.shared, C::PURPOSE, &call, limit).await {
             Ok(rows) => Reply::Answer(one(C::PURPOSE, &rows).and_then(|row| command.answer(row))),
-            Err(Failed::Server(error)) if error.is_lock_timeout() => Reply::Alone,
+            Err(Failed::Server(error)) if error.is_lock_timeout() || error.is_over_limit() => {
+                Reply::Alone
+            }
             Err(failed) => Reply::Answer(Err(failed.into_error(C::PURPOSE))),
         }
     }

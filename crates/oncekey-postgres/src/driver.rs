@@ -1,9 +1,13 @@
 //! Calls through tokio-postgres: one statement, one round trip, no prepared statement.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use deadpool_postgres::tokio_postgres::types::private::BytesMut;
 use deadpool_postgres::tokio_postgres::types::{IsNull, ToSql, Type};
 use deadpool_postgres::tokio_postgres::{self, Client, Row, error::Severity};
 use deadpool_postgres::{Object, Pool, PoolError};
+use futures::future::{Either, select};
 use oncekey::store::{ErrorKind, StoreError};
 
 use crate::sql::fault::{Purpose, ServerError};
@@ -14,9 +18,37 @@ use crate::store::Shared;
 /// the others came through.
 const MOST_CONFLICTS: usize = 100;
 
+const SILENT: &str = "the server was silent for a long time, and its connection was closed";
+
 /// A connection from the pool.
 pub(crate) async fn connection(pool: &Pool, purpose: Purpose) -> Result<Object, StoreError> {
     pool.get().await.map_err(|error| not_connected(purpose, error))
+}
+
+/// A connection that is closed unless it is given back: whoever gives up on it leaves it to nobody else.
+pub(crate) struct Guarded(Option<Object>);
+
+impl Guarded {
+    pub(crate) async fn connection(pool: &Pool, purpose: Purpose) -> Result<Self, StoreError> {
+        Ok(Self(Some(connection(pool, purpose).await?)))
+    }
+
+    pub(crate) fn get(&self, purpose: Purpose) -> Result<&Client, StoreError> {
+        // Whoever gives it back takes it by value, so that it is there.
+        self.0.as_deref().map(|client| &**client).ok_or_else(|| purpose.unsent("it was given back"))
+    }
+
+    pub(crate) fn give_back(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
 }
 
 /// Sends `call` on a connection of the pool, and again for as long as it does nothing but conflict.
@@ -28,9 +60,19 @@ pub(crate) async fn send(
     purpose: Purpose,
     call: &Call<'_>,
 ) -> Result<Vec<Row>, Failed> {
+    send_within(shared, purpose, call, None).await
+}
+
+/// The same, with a limit for each time.
+pub(crate) async fn send_within(
+    shared: &Shared,
+    purpose: Purpose,
+    call: &Call<'_>,
+    limit: Option<Duration>,
+) -> Result<Vec<Row>, Failed> {
     let mut conflicts = 0;
     loop {
-        match send_once(shared, purpose, call).await {
+        match send_once(shared, purpose, call, limit).await {
             Err(Failed::Server(error)) if error.is_conflict() && conflicts < MOST_CONFLICTS => {
                 conflicts += 1;
             }
@@ -39,15 +81,42 @@ pub(crate) async fn send(
     }
 }
 
-/// Sends `call` once, on a connection of the pool.
+/// Sends `call` once, on a connection of the pool. When that has not answered for as long as `limit` says, it is
+/// dead, and is closed.
 pub(crate) async fn send_once(
     shared: &Shared,
     purpose: Purpose,
     call: &Call<'_>,
+    limit: Option<Duration>,
 ) -> Result<Vec<Row>, Failed> {
     let client = connection(&shared.pool, purpose).await.map_err(Failed::Unsent)?;
+    let Some(limit) = limit else {
+        return send_on(&client, shared, purpose, call, &mut false).await;
+    };
+    let mut is_sent = false;
+    let answer = {
+        let answer = pin!(send_on(&client, shared, purpose, call, &mut is_sent));
+        match select(answer, sql::sleep(limit)).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
+        }
+    };
+    answer.unwrap_or_else(|| {
+        drop(Object::take(client));
+        Err(Failed::Silent { is_sent })
+    })
+}
+
+async fn send_on(
+    client: &Object,
+    shared: &Shared,
+    purpose: Purpose,
+    call: &Call<'_>,
+    is_sent: &mut bool,
+) -> Result<Vec<Row>, Failed> {
     if !shared.prepared_statements {
-        return query(&client, call).await;
+        *is_sent = true;
+        return query(client, call).await;
     }
     let types: Vec<_> = call.params.iter().map(Param::type_of).collect();
     let statement = match client.prepare_typed_cached(call.text, &types).await.map_err(Failed::from)
@@ -57,6 +126,7 @@ pub(crate) async fn send_once(
         Err(Failed::Unanswered(error)) => return Err(Failed::Unsent(purpose.unsent(error))),
         Err(failed) => return Err(failed),
     };
+    *is_sent = true;
     let params: Vec<_> = call.params.iter().map(|param| param as &(dyn ToSql + Sync)).collect();
     client.query(&statement, &params).await.map_err(Failed::from)
 }
@@ -77,6 +147,8 @@ pub(crate) enum Failed {
     Server(ServerError),
     /// Its answer did not come.
     Unanswered(tokio_postgres::Error),
+    /// Nor any sign that the connection is lost.
+    Silent { is_sent: bool },
 }
 
 impl Failed {
@@ -85,6 +157,8 @@ impl Failed {
             Self::Unsent(error) => error,
             Self::Server(error) => purpose.refused(error),
             Self::Unanswered(error) => purpose.unanswered(error),
+            Self::Silent { is_sent: true } => purpose.unanswered(SILENT),
+            Self::Silent { is_sent: false } => purpose.unsent(SILENT),
         }
     }
 }

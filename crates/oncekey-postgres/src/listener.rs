@@ -13,10 +13,10 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
 use oncekey::store::{ErrorKind, Inbox, Listen, Listener, StoreError};
-use tokio::time::{sleep, timeout};
 
 use crate::driver::Failed;
 use crate::sql::fault::Purpose;
+use crate::sql::sleep;
 
 const LISTEN: Purpose = Purpose::read("watch");
 /// How often the connection is asked whether it still is one.
@@ -70,13 +70,12 @@ impl Listen for Channel {
 
 impl Channel {
     async fn listen_until_it_fails(&self, inbox: &Inbox) -> Result<Infallible, StoreError> {
-        let connected = timeout(PATIENCE, (self.connect)()).await.map_err(|_| silent())?;
+        let connected = in_time((self.connect)()).await?;
         let (client, mut messages) = connected.map_err(failed)?;
         let command = format!("LISTEN {}", self.name);
         loop {
-            let answer = timeout(PATIENCE, client.batch_execute(&command));
-            let answer = hand_on(&mut messages, inbox, answer).await?;
-            answer.map_err(|_| silent())?.map_err(failed)?;
+            let answer = in_time(client.batch_execute(&command));
+            hand_on(&mut messages, inbox, answer).await??.map_err(failed)?;
             inbox.listening();
             // Once more is as good as once, and a sign of life.
             hand_on(&mut messages, inbox, sleep(PULSE)).await?;
@@ -104,6 +103,13 @@ async fn hand_on<T>(
             }
             Either::Right((done, _)) => return Ok(done),
         }
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, StoreError> {
+    match select(pin!(answer), sleep(PATIENCE)).await {
+        Either::Left((answer, _)) => Ok(answer),
+        Either::Right(_) => Err(silent()),
     }
 }
 

@@ -28,6 +28,7 @@ const GET: Purpose = Purpose::read("get");
 const PURGE: Purpose = Purpose::read("purge");
 const LIST: Purpose = Purpose::read("list");
 const WATCH: Purpose = Purpose::read("watch");
+const UNWATCH: Purpose = Purpose::read("unwatch");
 
 /// A store in a PostgreSQL database, for any number of processes on any number of machines.
 ///
@@ -165,8 +166,23 @@ impl PostgresStore {
         sent.map_err(|failed| failed.into_error(purpose))
     }
 
-    async fn send_fenced(&self, purpose: Purpose, call: &Call<'_>) -> Result<Fenced, StoreError> {
-        let rows = self.send(purpose, call).await?;
+    /// Sends what ends an attempt: without telling those who wait, if that is why it fails. They poll, too.
+    async fn send_end(
+        &self,
+        purpose: Purpose,
+        key: &Key,
+        call: &Call<'_>,
+    ) -> Result<Fenced, StoreError> {
+        let sent = match driver::send(&self.shared, purpose, call).await {
+            Err(Failed::Server(error)) if error.is_over_limit() => {
+                let unwatch = self.shared.tables.unwatch(key, &self.shared.terms);
+                // If it fails, so does the rest.
+                let _ = driver::send(&self.shared, UNWATCH, &unwatch).await;
+                driver::send(&self.shared, purpose, call).await
+            }
+            sent => sent,
+        };
+        let rows = sent.map_err(|failed| failed.into_error(purpose))?;
         answer::fenced(purpose, one(purpose, &rows)?)
     }
 }
@@ -182,8 +198,8 @@ impl Store for PostgresStore {
         if let Reply::Answer(answer) = batch::send(&self.shared, key, claim).await {
             return answer;
         }
-        let Shared { tables, terms, turns, lock_timeout, .. } = &*self.shared;
-        let mut waiting = turns.wait_for(key, *lock_timeout);
+        let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
+        let mut waiting = turns.wait_for(key, *lock_timeout, pool.status().max_size);
         loop {
             let terms = waiting.terms(terms);
             match driver::send(&self.shared, CLAIM, &tables.claim(key, claim, &terms)).await {
@@ -208,7 +224,7 @@ impl Store for PostgresStore {
         let call = tables
             .renew(key, renew, terms)
             .ok_or_else(|| purpose.too_large("the number of the progress is above 2^63"))?;
-        self.send_fenced(purpose, &call).await
+        answer::fenced(purpose, one(purpose, &self.send(purpose, &call).await?)?)
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
@@ -217,12 +233,12 @@ impl Store for PostgresStore {
             return answer;
         }
         let Shared { tables, terms, .. } = &*self.shared;
-        self.send_fenced(purpose, &tables.complete(key, complete, terms)).await
+        self.send_end(purpose, key, &tables.complete(key, complete, terms)).await
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
         let Shared { tables, terms, .. } = &*self.shared;
-        self.send_fenced(Purpose::write("abandon"), &tables.abandon(key, abandon, terms)).await
+        self.send_end(Purpose::write("abandon"), key, &tables.abandon(key, abandon, terms)).await
     }
 
     async fn settle(&self, key: &Key, settle: &Settle) -> Result<Fenced, StoreError> {
@@ -231,12 +247,12 @@ impl Store for PostgresStore {
             Settlement::NotDone { .. } => Purpose::write("settle"),
         };
         let Shared { tables, terms, .. } = &*self.shared;
-        self.send_fenced(purpose, &tables.settle(key, settle, terms)).await
+        self.send_end(purpose, key, &tables.settle(key, settle, terms)).await
     }
 
     async fn evict(&self, key: &Key, evict: &Evict) -> Result<Fenced, StoreError> {
         let Shared { tables, terms, .. } = &*self.shared;
-        self.send_fenced(Purpose::write("evict"), &tables.evict(key, evict, terms)).await
+        self.send_end(Purpose::write("evict"), key, &tables.evict(key, evict, terms)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Observed>, StoreError> {

@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::driver::{self, Failed};
-use crate::settle::{SAVEPOINT, Undone, ended_by_business, undo};
+use crate::settle::{SAVEPOINT, Undone, undo};
 use crate::sql::fault::{Purpose, not_in_transaction, rolled_back};
+use crate::sql::settle::ended_by_business;
 use crate::sql::{Call, MARK, Terms, answer};
 use crate::store::{CLAIM, PostgresStore, Shared, one};
 
@@ -62,8 +63,8 @@ impl PostgresStore {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
-    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading for some
+    ///   seconds did not tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
     ///   `Misconfigured`, also when the result cannot be encoded or a deferred constraint is violated;
     ///   rolled back. Of other kinds as for [`claim`](oncekey::store::Store::claim); rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
@@ -83,7 +84,8 @@ impl PostgresStore {
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
         let Shared { pool, tables, terms, turns, lock_timeout, .. } = &*self.shared;
-        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout);
+        let connections = pool.status().max_size;
+        let mut waiting = turns.wait_for(prepared.key(), *lock_timeout, connections);
         loop {
             let mut client = driver::connection(pool, RUN).await.map_err(RunError::Store)?;
             // Dropping it, on every way out but a commit, rolls it back.
@@ -130,7 +132,7 @@ impl PostgresStore {
                     self.settle_commit(&prepared, error, xact).await.map(|()| value)
                 }
                 Ended::Lost(error, failed) => {
-                    let settled = self.settle_lost(failed, xact).await;
+                    let settled = self.settle_lost(&prepared, failed, xact).await;
                     return Err(settled.map_or_else(RunError::Store, |()| error));
                 }
             };
@@ -168,7 +170,7 @@ impl PostgresStore {
         };
         match undo(transaction).await {
             Undone::RolledBack => Ended::RolledBack(error),
-            Undone::EndedBefore => Ended::RolledBack(RunError::Store(ended_by_business())),
+            Undone::EndedBefore => Ended::RolledBack(RunError::Store(ended_by_business(RUN))),
             Undone::Unanswered(failed) => Ended::Lost(error, failed),
         }
     }
@@ -317,7 +319,7 @@ impl PostgresStore {
         let fenced = match driver::query(transaction.client(), &call).await {
             Ok(rows) if rows.is_empty() => {
                 return Err(RecordError::Store(match xact {
-                    Some(_) => ended_by_business(),
+                    Some(_) => ended_by_business(RUN),
                     None => not_in_transaction(purpose.operation()),
                 }));
             }

@@ -6,13 +6,17 @@ mod postgres_fixture;
 use std::time::Duration;
 
 use futures::future::join_all;
-use oncekey::store::Store;
-use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
+use oncekey::store::{
+    Abandon, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Evict, Expected, Fenced, Known,
+    Settle, Settlement, Store,
+};
+use oncekey::{Failure, Fingerprint, Idempotency, Key, RunError, Scope};
 use oncekey_conformance::Fixture;
 use oncekey_postgres::tokio_postgres::Config;
 use oncekey_postgres::{PostgresStore, SynchronousCommit, deadpool_postgres, tokio_postgres};
+use oncekey_testkit::{Durability, Postgres};
 
-use postgres_fixture::{PostgresFixture, block_on, connection, pool, server};
+use postgres_fixture::{PostgresFixture, block_on, connection, new_schema, pool, server};
 
 fn key(id: impl ToString) -> Key {
     Key::new(&Scope::new("tenant", "operation").unwrap(), id.to_string()).unwrap()
@@ -74,6 +78,59 @@ fn a_commit_waits_for_the_disk_whatever_the_session_says() {
     });
 }
 
+/// A session that waits for its standby has committed already. Whoever ends the session leaves the outcome
+/// unknown, and asking again finds it.
+#[test]
+fn a_wait_for_the_standby_that_is_ended_is_no_refusal() {
+    let settings = ["synchronous_standby_names=nobody"];
+    let server = Postgres::start_with(Durability::ProcessCrash, &settings);
+    block_on(async {
+        let config: Config = server.connection_string().parse().unwrap();
+        let mut alone = config.clone();
+        alone.options("-c synchronous_commit=local");
+        let schema = new_schema();
+        let builder = |config| PostgresStore::builder(pool(config, 2)).schema(&schema);
+        let as_told = SynchronousCommit::AsConfigured;
+        let hasty = builder(&alone).synchronous_commit(as_told).build().unwrap();
+        hasty.migrate().await.unwrap();
+        let store = builder(&config).build().unwrap();
+        let direct = connection(&alone).await;
+        let end = async |how: &str| {
+            let sql =
+                format!("SELECT {how}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+            while direct.query(&sql, &[]).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (idempotency, request) =
+            (Idempotency::at_least_once(hasty.clone()), Fingerprint::of("the request"));
+        for how in ["pg_terminate_backend", "pg_cancel_backend"] {
+            let key = key(how);
+            let prepared = idempotency.prepare(&key, &request).unwrap();
+            let claim = async || {
+                let (outcome, ()) = tokio::join!(store.claim(&key, prepared.claim()), end(how));
+                outcome
+            };
+            match claim().await {
+                // A wait that is cancelled is over, and the server says that it committed.
+                Ok(ClaimOutcome::Acquired { .. }) if how.contains("cancel") => {}
+                Err(error) if how.contains("terminate") => {
+                    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+                }
+                other => panic!("{how}: {other:?}"),
+            }
+            let again = hasty.claim(&key, prepared.claim()).await.unwrap();
+            assert!(matches!(again, ClaimOutcome::Acquired { number: 1, .. }), "{again:?}");
+        }
+        let business =
+            async |_: &mut deadpool_postgres::Transaction<'_>| Ok::<_, tokio_postgres::Error>(1);
+        let tx = key("tx");
+        let run = store.run_in_transaction(&idempotency, &tx, &request, business);
+        let (ran, ()) = tokio::join!(run, end("pg_terminate_backend"));
+        assert!(!ran.unwrap().is_replay(), "it was settled by reading");
+    });
+}
+
 /// To notify takes a lock on the whole server at commit: only what somebody waits for is notified.
 #[test]
 fn nothing_is_notified_that_nobody_waits_for() {
@@ -115,6 +172,84 @@ fn nothing_is_notified_that_nobody_waits_for() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(calls("ended").await, 1);
+    });
+}
+
+/// The server's queue of notifications is full, which fails the commit of whatever notifies. (It takes eight
+/// gigabytes, so that a trigger fails these commits in its place.) The end of an attempt is recorded without.
+#[test]
+fn an_end_that_cannot_be_notified_is_recorded_without() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let sql = format!(
+            "SET search_path = \"{}\"; \
+             CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION \
+             USING ERRCODE = '54000', MESSAGE = 'too many notifications in the NOTIFY queue'; END $$; \
+             CREATE CONSTRAINT TRIGGER no_room AFTER UPDATE ON oncekey DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW WHEN (NEW.watched_until IS NOT NULL AND NEW.status <> OLD.status) \
+             EXECUTE FUNCTION no_room(); \
+             CREATE CONSTRAINT TRIGGER no_room_either AFTER DELETE ON oncekey DEFERRABLE INITIALLY \
+             DEFERRED FOR EACH ROW WHEN (OLD.watched_until IS NOT NULL) EXECUTE FUNCTION no_room()",
+            fixture.schema
+        );
+        connection(&fixture.direct).await.batch_execute(&sql).await.unwrap();
+        let store = fixture.store();
+        let watch = async |key: &Key| {
+            let _ = store.watch().unwrap().subscribe(key).await.unwrap();
+        };
+        let request = Fingerprint::of("the request");
+        let idempotency = Idempotency::at_least_once(store.clone());
+        let claim = async |key: &Key| {
+            let prepared = idempotency.prepare(key, &request).unwrap();
+            let claim = Claim { lease: Duration::from_millis(1), ..*prepared.claim() };
+            let outcome = store.claim(key, &claim).await.unwrap();
+            watch(key).await;
+            let ClaimOutcome::Acquired { grant, .. } = outcome else { panic!("{outcome:?}") };
+            grant
+        };
+        let completion = || Completion {
+            value: "done".into(),
+            replayable: true,
+            retention: Duration::from_secs(600),
+            hold: Duration::ZERO,
+        };
+        let complete = async |key: Key, grant| {
+            let complete = Complete { grant, completion: completion() };
+            store.complete(&key, &complete).await
+        };
+
+        let alone = key("alone");
+        let grant = claim(&alone).await;
+        assert_eq!(complete(alone, grant).await.unwrap(), Fenced::Applied);
+        let mut together = Vec::new();
+        for number in 0..8 {
+            together.push((key(number), claim(&key(number)).await));
+        }
+        for completed in join_all(together.into_iter().map(|(key, own)| complete(key, own))).await {
+            assert_eq!(completed.unwrap(), Fenced::Applied);
+        }
+
+        let other = key("other");
+        let abandon = Abandon { grant: claim(&other).await, known: Known::Unknown };
+        assert_eq!(store.abandon(&other, &abandon).await.unwrap(), Fenced::Applied);
+        watch(&other).await;
+        let settlement = Settlement::Done(completion());
+        let settle = Settle { expected: Expected::Any, settlement };
+        assert_eq!(store.settle(&other, &settle).await.unwrap(), Fenced::Applied);
+        watch(&other).await;
+        let evict = Evict { expected: Expected::Any, force: true };
+        assert_eq!(store.evict(&other, &evict).await.unwrap(), Fenced::Applied);
+
+        // What else is in a transaction may notify, too: it fails as a whole.
+        let tx = key("tx");
+        claim(&tx).await;
+        let business =
+            async |_: &mut deadpool_postgres::Transaction<'_>| Ok::<_, tokio_postgres::Error>(1);
+        let run = store.run_in_transaction(&idempotency, &tx, &request, business).await;
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("NOTIFY"), "{error}");
+        assert_eq!(store.get(&tx).await.unwrap().unwrap().record.number, 1);
     });
 }
 

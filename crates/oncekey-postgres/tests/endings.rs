@@ -6,14 +6,20 @@ mod postgres_fixture;
 mod shop;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use oncekey::RunError;
 use oncekey::store::{ErrorKind, Status, Store};
+use oncekey_conformance::Fixture;
 use oncekey_postgres::deadpool_postgres::Transaction;
-use oncekey_testkit::{Pgbouncer, PoolMode};
+use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
+use tokio::time::timeout;
 
 use postgres_fixture::{PostgresFixture, block_on, connection, server};
 use shop::{Shop, key, request};
+
+/// For what has to come by itself.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Each ends the transaction, by whatever name.
 const ENDS: [&str; 9] = [
@@ -119,6 +125,37 @@ fn business_that_fails_without_ending_the_transaction_did_nothing() {
     });
 }
 
+/// Unlike other drivers', the commit of this one ends all of them, and is what it says.
+#[test]
+fn a_transaction_of_its_own_that_business_leaves_open_is_committed_with_the_rest() {
+    block_on(async {
+        let shop = Shop::new().await;
+        for fails in [true, false] {
+            let business = async |tx: &mut Transaction<'_>| {
+                let inner = tx.transaction().await.unwrap();
+                shop.pay(&inner, 1).await.unwrap();
+                std::mem::forget(inner);
+                if fails { Err("no stock") } else { Ok(1_i64) }
+            };
+            let key = key("order");
+            let run =
+                shop.store.run_in_transaction(&shop.idempotency, &key, &request(), business).await;
+            match run {
+                Err(RunError::NotStarted("no stock")) if fails => {}
+                Ok(outcome) if !fails => assert!(!outcome.is_replay()),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(shop.payments().await, i64::from(!fails));
+        }
+        assert!(shop.run("order").await.unwrap().is_replay());
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE state LIKE 'idle in transaction%' AND query LIKE $1";
+        let own = format!("%{}%", shop.fixture.schema);
+        let open = connection(&shop.fixture.direct).await.query_one(sql, &[&own]).await.unwrap();
+        assert_eq!(open.get::<_, i64>(0), 0);
+    });
+}
+
 /// The server knows what became of the transaction when its session is gone.
 #[test]
 fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
@@ -172,5 +209,64 @@ fn where_nobody_can_be_asked_the_outcome_is_unknown() {
             .await;
         let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    });
+}
+
+/// From the commit on the network swallows everything, on connections that stay open: nobody can be asked. When
+/// it is back, no connection is in use on which an answer is missing.
+#[test]
+fn where_nobody_answers_the_outcome_is_unknown() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = Proxy::start(server());
+        let config = proxy.connection_string().parse().unwrap();
+        let fixture = PostgresFixture { config, watch: false, pool_size: 2, ..fixture };
+        let shop = Shop::with(fixture).await;
+        // So that the connection that looks is there already.
+        let other = shop.store.pool().get().await.unwrap();
+        shop.run("before").await.unwrap();
+        drop(other);
+
+        let business = async |tx: &mut Transaction<'_>| {
+            let paid = shop.pay(tx, 1).await;
+            proxy.lose_and_swallow(Lose::Answer, "COMMIT\0");
+            paid
+        };
+        let (key, request) = (key("order"), request());
+        let run = shop.store.run_in_transaction(&shop.idempotency, &key, &request, business);
+        let run = timeout(PATIENCE, run).await.expect("it asks no longer");
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+
+        proxy.black_hole(false);
+        let again = timeout(PATIENCE, shop.run("order")).await.expect("it is answered");
+        assert!(again.unwrap().is_replay());
+        assert_eq!(shop.payments().await, 2);
+    });
+}
+
+/// The same for a transaction whose session is gone before it was told to commit.
+#[test]
+fn where_nobody_answers_it_is_not_said_to_be_rolled_back() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = Proxy::start(server());
+        let config = proxy.connection_string().parse().unwrap();
+        let fixture = PostgresFixture { config, watch: false, ..fixture };
+        let shop = Shop::with(fixture).await;
+        let business = async |tx: &mut Transaction<'_>| {
+            shop.pay(tx, 1).await.unwrap();
+            proxy.lose_and_swallow(Lose::Answer, "SELECT 'the last'");
+            tx.batch_execute("SELECT 'the last'").await.unwrap_err();
+            Err::<i64, _>("no stock")
+        };
+        let (key, request) = (key("order"), request());
+        let run = shop.store.run_in_transaction(&shop.idempotency, &key, &request, business);
+        let run = timeout(PATIENCE, run).await.expect("it asks no longer");
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        proxy.black_hole(false);
+        assert!(!timeout(PATIENCE, shop.run("order")).await.unwrap().unwrap().is_replay());
+        assert_eq!(shop.payments().await, 1);
     });
 }

@@ -243,3 +243,60 @@ fn a_listener_comes_back() {
         }
     });
 }
+
+/// The network swallows what the listener sends while it connects: it gives that up, and tries again.
+#[test]
+fn a_listener_that_is_not_answered_tries_again() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = oncekey_testkit::Proxy::start(postgres_fixture::server());
+        let direct = proxy.connection_string().parse().unwrap();
+        let through = PostgresFixture { direct, schema: fixture.schema.clone(), ..fixture };
+        let store = through.store();
+        let outcome = store.claim(&key("watched"), &claim()).await.unwrap();
+        let ClaimOutcome::Acquired { grant, .. } = outcome else { panic!("{outcome:?}") };
+        let subscribe = async || store.watch().unwrap().subscribe(&key("watched")).await;
+        let patience = Duration::from_secs(40);
+
+        proxy.black_hole(true);
+        let silent = tokio::time::timeout(patience, subscribe()).await.expect("it gives up");
+        assert_eq!(silent.unwrap_err().kind(), ErrorKind::Unavailable);
+        proxy.black_hole(false);
+        let mut subscription = loop {
+            match subscribe().await {
+                Ok(subscription) => break subscription,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        let _ = store.complete(&key("watched"), &complete(grant, "done".to_owned())).await.unwrap();
+        tokio::time::timeout(patience, subscription.changed()).await.unwrap();
+    });
+}
+
+/// While it cannot be made anew, those who wait are not woken for each try.
+#[test]
+fn a_listener_that_is_lost_wakes_those_who_wait_once() {
+    block_on(async {
+        let fixture = PostgresFixture::create().await;
+        let proxy = oncekey_testkit::Proxy::start(postgres_fixture::server());
+        let direct = proxy.connection_string().parse().unwrap();
+        let through = PostgresFixture { direct, schema: fixture.schema.clone(), ..fixture };
+        let store = through.store();
+        let mut subscription = store.watch().unwrap().subscribe(&key("watched")).await.unwrap();
+        proxy.refuse(true);
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE query = 'LISTEN ' || (SELECT substring(prosrc FROM 'oncekey_[0-9a-f]{16}') \
+                   FROM pg_proc WHERE pronamespace = $1::text::regnamespace \
+                   AND proname = 'oncekey_v1_ended')";
+        let own = format!("\"{}\"", through.schema);
+        let direct = connection(&through.config).await;
+        assert_eq!(direct.query(sql, &[&own]).await.unwrap().len(), 1);
+        subscription.changed().await;
+        // It tries several times in that time.
+        let later = Duration::from_secs(2);
+        assert!(tokio::time::timeout(later, subscription.changed()).await.is_err(), "woken again");
+        proxy.refuse(false);
+        tokio::time::timeout(Duration::from_secs(40), subscription.changed()).await.unwrap();
+    });
+}

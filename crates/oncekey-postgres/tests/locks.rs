@@ -5,10 +5,10 @@ mod postgres_fixture;
 
 use std::time::Duration;
 
-use oncekey::runtime::{ProcessRandom, Random};
+use oncekey::runtime::{ProcessRandom, Random, Timestamp};
 use oncekey::store::{
     Abandon, AttemptId, Claim, ClaimOutcome, Complete, Completion, ErrorKind, Fenced, Grant, Known,
-    OnInterrupted, OnRetired, Renew, Store,
+    OnInterrupted, OnRetired, Renew, Status, Store,
 };
 use oncekey::{Fingerprint, Idempotency, Key, Scope};
 use oncekey_conformance::Fixture;
@@ -101,6 +101,38 @@ fn a_lease_that_was_waited_for_is_whole() {
             };
             tokio::join!(waiting, renewing, releasing);
         }
+    });
+}
+
+/// Likewise a result's retention.
+#[test]
+fn a_retention_that_was_waited_for_is_whole() {
+    block_on(async {
+        let (fixture, store) = setup("read\\ committed").await;
+        let (grant, _) = acquire(&store, &key("owned"), &claim()).await;
+        let mut holder = connection(&fixture.config).await;
+        let transaction = holder.transaction().await.unwrap();
+        let sql = format!("SELECT 1 FROM \"{}\".oncekey FOR UPDATE", fixture.schema);
+        transaction.query(&sql, &[]).await.unwrap();
+
+        let retention = Duration::from_secs(600);
+        let value = "done".into();
+        let completion = Completion { value, replayable: true, retention, hold: Duration::ZERO };
+        let complete = Complete { grant, completion };
+        let releasing = async {
+            sleep(HELD).await;
+            let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+            let released: i64 = transaction.query_one(sql, &[]).await.unwrap().get(0);
+            transaction.rollback().await.unwrap();
+            Timestamp::from_micros(released.try_into().unwrap())
+        };
+        let key = key("owned");
+        let (completed, released) = tokio::join!(store.complete(&key, &complete), releasing);
+        assert_eq!(completed.unwrap(), Fenced::Applied);
+        let record = store.get(&key).await.unwrap().unwrap().record;
+        let Status::Completed { retained_until, .. } = record.status else { panic!("{record:?}") };
+        assert!(retained_until >= released.saturating_add(retention), "it began too soon");
+        assert_eq!(record.forget_at, retained_until);
     });
 }
 

@@ -3,11 +3,14 @@
 
 mod postgres_fixture;
 
+use std::time::Duration;
+
 use futures::future::join_all;
-use oncekey::store::{ErrorKind, Store, StoreError};
+use oncekey::store::{Abandon, ClaimOutcome, ErrorKind, Fenced, Known, Store, StoreError};
 use oncekey::{Fingerprint, Idempotency, Key, Scope};
 use oncekey_postgres::tokio_postgres::Config;
 use oncekey_postgres::{PostgresStore, ServerError};
+use tokio::time::timeout;
 
 use postgres_fixture::{block_on, connection, new_schema, pool, server};
 
@@ -104,6 +107,11 @@ fn what_is_missing_is_named_with_its_remedy() {
                  LANGUAGE sql STABLE AS 'SELECT 1'",
                 "the function oncekey_v1_micros",
             ),
+            ("ALTER TABLE oncekey SET UNLOGGED", "rows that outlive a crash"),
+            (
+                "ALTER TABLE oncekey DROP CONSTRAINT oncekey_pkey, ADD PRIMARY KEY (key) DEFERRABLE",
+                "an index UNIQUE on (key)",
+            ),
             ("INSERT INTO oncekey_meta VALUES (2)", "upgrade oncekey-postgres here"),
             ("DELETE FROM oncekey_meta WHERE version > 1", ""),
         ] {
@@ -132,6 +140,14 @@ fn what_is_not_ours_is_left_alone() {
             .await;
         is_misconfigured(store.migrate().await, "something else");
         is_misconfigured(store.check().await, "something else");
+
+        // What is left of an older one whose tables were dropped.
+        let schema = new_schema();
+        let store = self::store(&config(), &schema);
+        store.migrate().await.unwrap();
+        let tables = format!("\"{schema}\".oncekey, \"{schema}\".oncekey_meta");
+        execute(&format!("DROP TABLE {tables} CASCADE")).await;
+        is_misconfigured(store.migrate().await, "has the name");
     });
 }
 
@@ -173,6 +189,50 @@ fn few_rights_are_enough() {
         is_misconfigured(store.check().await, "the right to EXECUTE");
         execute(&format!("GRANT EXECUTE ON {functions} TO \"{user}\"")).await;
         store.check().await.unwrap();
+    });
+}
+
+/// A row that can neither be made nor be seen: the claim does not look for it for ever.
+#[test]
+fn a_row_that_is_hidden_from_the_role_is_named() {
+    block_on(async {
+        let schema = new_schema();
+        let user = format!("{schema}_user");
+        let owner = store(&config(), &schema);
+        owner.migrate().await.unwrap();
+        execute(&format!(
+            "CREATE ROLE \"{user}\" LOGIN; GRANT USAGE ON SCHEMA \"{schema}\" TO \"{user}\"; \
+             GRANT ALL ON ALL TABLES IN SCHEMA \"{schema}\" TO \"{user}\"; \
+             ALTER TABLE \"{schema}\".oncekey ENABLE ROW LEVEL SECURITY; \
+             CREATE POLICY own ON \"{schema}\".oncekey USING (status <> 'gave_up')"
+        ))
+        .await;
+        let mut as_user = config();
+        as_user.user(&user);
+        let key = |id| Key::new(&Scope::new("tenant", "operation").unwrap(), id).unwrap();
+        let prepare = |id| {
+            let idempotency = Idempotency::at_least_once(owner.clone());
+            idempotency.prepare(&key(id), &Fingerprint::of("the request")).unwrap()
+        };
+        let (hidden, other, seen) = (prepare("hidden"), prepare("other"), prepare("seen"));
+        let outcome = owner.claim(hidden.key(), hidden.claim()).await.unwrap();
+        let ClaimOutcome::Acquired { grant, .. } = outcome else { panic!("{outcome:?}") };
+        let abandon = Abandon { grant, known: Known::Unknown };
+        assert_eq!(owner.abandon(hidden.key(), &abandon).await.unwrap(), Fenced::Applied);
+
+        let long = Duration::from_secs(30);
+        for batching in [true, false] {
+            let pool = pool(&as_user, 2);
+            let builder = PostgresStore::builder(pool).schema(&schema).batching(batching);
+            let store = builder.build().unwrap();
+            let claims = [&hidden, &other, &seen].map(|one| store.claim(one.key(), one.claim()));
+            let outcomes = timeout(long, join_all(claims)).await.expect("it looks no longer");
+            let [told, others @ ..] = &outcomes[..] else { unreachable!() };
+            is_misconfigured(told.clone().map(|_| ()), "row-level security");
+            for outcome in others {
+                assert!(matches!(outcome, Ok(ClaimOutcome::Acquired { .. })), "{outcome:?}");
+            }
+        }
     });
 }
 

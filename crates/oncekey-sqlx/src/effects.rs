@@ -86,8 +86,8 @@ impl SqlxPostgres {
     /// record of its result commit together, or not at all.
     ///
     /// The transaction is begun here, at READ COMMITTED, on a connection of `pool`, and committed here.
-    /// `business` gets it, may borrow from its surroundings, and must not end it. A duplicate that comes
-    /// meanwhile waits for the row, for [`lock_timeout`](Self::lock_timeout) at most, and
+    /// `business` gets it, may borrow from its surroundings, must not end it, and must end what it begins
+    /// within it. A duplicate that comes meanwhile waits for the row, for [`lock_timeout`](Self::lock_timeout) at most, and
     /// gets the result.
     ///
     /// ```no_run
@@ -124,9 +124,10 @@ impl SqlxPostgres {
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
     ///   and the key is as free as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading did not
-    ///   tell what became of the transaction; or `business` ended it itself, whatever it returned. Of
-    ///   other kinds, rolled back.
+    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading for some
+    ///   seconds did not tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
+    ///   `Misconfigured`, also when `business` left a transaction of its own open; rolled back. Of other
+    ///   kinds, rolled back.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     pub async fn run_in_transaction<T, E, F>(
@@ -142,7 +143,8 @@ impl SqlxPostgres {
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     {
         let prepared = idempotency.prepare(key, fingerprint).map_err(RunError::Store)?;
-        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout);
+        let connections = usize::try_from(pool.options().get_max_connections()).unwrap_or(1);
+        let mut waiting = self.turns.wait_for(prepared.key(), self.lock_timeout, connections);
         let mut business = business;
         loop {
             let mut connection = Guarded::acquire(pool, RUN).await.map_err(RunError::Store)?;

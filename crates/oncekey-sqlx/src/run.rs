@@ -4,6 +4,7 @@ use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreErro
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::{Purpose, REFUSED, not_in_transaction, rolled_back};
+use oncekey_postgres::sql::settle::ended_by_business;
 use oncekey_postgres::sql::{Call, Terms, answer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,6 +48,10 @@ impl SqlxPostgres {
                 Ok(Admitted::Run { grant, number }) => {
                     let running = Running { grant, number, xact };
                     let ended = self.run_in(transaction, prepared, &running, business).await;
+                    // Sqlx ends one of several transactions within each other, and calls that a commit.
+                    if connection.is_in_transaction() {
+                        return Ran::Ended(running, left_open(connection, ended).await);
+                    }
                     return Ran::Ended(running, ended);
                 }
                 Ok(Admitted::Replay(outcome)) => Ok(outcome),
@@ -90,7 +95,7 @@ impl SqlxPostgres {
         let error = match driver::execute(&mut transaction, ROLL_BACK_TO).await {
             Ok(()) => error,
             Err(Failed::Server(ended)) if ended.is_no_savepoint() => {
-                RunError::Store(ended_by_business())
+                RunError::Store(ended_by_business(RUN))
             }
             Err(failed) => return Ended::Lost(error, failed),
         };
@@ -141,7 +146,7 @@ impl SqlxPostgres {
             Ok(Some(_)) => Fenced::Applied,
             Ok(None) => {
                 return Err(RecordError::Store(match xact {
-                    Some(_) => ended_by_business(),
+                    Some(_) => ended_by_business(RUN),
                     None => not_in_transaction(purpose.operation()),
                 }));
             }
@@ -200,6 +205,23 @@ pub(crate) enum Ended<T, E> {
     },
 }
 
+/// Rolls back what is open after the end, since `business` left a transaction of its own open.
+async fn left_open<T, E>(connection: &mut PgConnection, ended: Ended<T, E>) -> Ended<T, E> {
+    let error = match ended {
+        Ended::Committed(_) => RunError::Store(
+            StoreError::new(ErrorKind::Misconfigured, RUN.operation()).with_message(
+                "the closure left a transaction of its own open, and everything was rolled back; \
+                 commit it, or let it be dropped",
+            ),
+        ),
+        Ended::RolledBack { error, .. } => error,
+        lost => return lost,
+    };
+    // Whether it is answered or not, nothing is committed: the connection is closed.
+    let _ = driver::execute(connection, "ROLLBACK").await;
+    Ended::RolledBack { error, in_order: false }
+}
+
 pub(crate) fn encode<T: Serialize>(
     prepared: &Prepared,
     grant: Grant,
@@ -210,11 +232,4 @@ pub(crate) fn encode<T: Serialize>(
             .with_message("the result cannot be encoded; roll back")
             .with_source(error)
     })
-}
-
-pub(crate) fn ended_by_business() -> StoreError {
-    StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation()).with_message(
-        "the closure ended the transaction itself, so what it wrote may be committed without a result; \
-         it must leave BEGIN, COMMIT and ROLLBACK to the caller",
-    )
 }

@@ -4,13 +4,21 @@
 
 mod shop;
 
+use std::time::Duration;
+
+use futures::FutureExt;
 use oncekey::RunError;
 use oncekey::store::ErrorKind;
 use oncekey_sqlx::sqlx;
 use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool};
+use tokio::time::timeout;
 
 use shop::{RUNTIME, SERVER, Shop, pool, pool_at};
+
+/// For what has to come by itself.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The session is terminated while the business writes are done, and then everything happens once.
 #[test]
@@ -128,6 +136,59 @@ fn business_that_fails_without_ending_the_transaction_did_nothing() {
     });
 }
 
+/// A transaction of its own that it leaves open would take the commit for its own: nothing would be committed,
+/// and the connection would go back to the pool with all of it open.
+#[test]
+fn business_that_leaves_a_transaction_of_its_own_open_is_found_out() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for fails in [false, true] {
+            let id = format!("order {fails}");
+            let business = async |tx: &mut PgConnection| {
+                let mut inner = tx.begin().await.unwrap();
+                shop.pay(&mut inner, 1).await.unwrap();
+                std::mem::forget(inner);
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            match shop.run_as(&shop.pool, &id, business).await {
+                Err(RunError::NotStarted("no stock")) if fails => {}
+                Err(RunError::Store(error)) if !fails => {
+                    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+                    assert!(error.to_string().contains("rolled back"), "{error}");
+                }
+                other => panic!("{id}: {other:?}"),
+            }
+            assert!(!shop.run(&id).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [100, 100]);
+        assert_eq!(shop.open_transactions().await, 0);
+    });
+}
+
+/// A `begin` of sqlx 0.9.0 that is dropped before it is answered ends the transaction around it: what comes after
+/// it is committed by itself.
+#[test]
+fn business_that_drops_a_begin_is_found_out() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        for fails in [false, true] {
+            let id = format!("order {fails}");
+            let business = async |tx: &mut PgConnection| {
+                shop.pay(tx, 1).await.unwrap();
+                assert!(tx.begin().now_or_never().is_none());
+                shop.pay(tx, 2).await.unwrap();
+                if fails { Err("no stock") } else { Ok(1) }
+            };
+            let run = shop.run_as(&shop.pool, &id, business).await;
+            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
+            assert!(!shop.run(&id).await.unwrap().is_replay());
+        }
+        assert_eq!(shop.payments().await, [2, 2, 100, 100]);
+        assert_eq!(shop.open_transactions().await, 0);
+    });
+}
+
 /// The session is gone after a COMMIT by hand, or without one: the server knows which.
 #[test]
 fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
@@ -152,5 +213,33 @@ fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
             }
         }
         assert_eq!(shop.payments().await, [1]);
+    });
+}
+
+/// From the commit on the network swallows everything, on connections that stay open: nobody can be asked. When
+/// it is back, no connection is in use on which an answer is missing.
+#[test]
+fn where_nobody_answers_the_outcome_is_unknown() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let proxy = Proxy::start(&SERVER);
+        let through = pool(proxy.host(), 2).await;
+        // So that the connection that looks is there already.
+        drop((through.acquire().await.unwrap(), through.acquire().await.unwrap()));
+        let business = async |tx: &mut PgConnection| {
+            let paid = shop.pay(tx, 100).await;
+            proxy.lose_and_swallow(Lose::Answer, "COMMIT");
+            paid
+        };
+        let run = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
+        let run = run.expect("it asks no longer");
+        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+
+        proxy.black_hole(false);
+        let business = async |tx: &mut PgConnection| shop.pay(tx, 100).await;
+        let again = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
+        assert!(again.expect("it is answered").unwrap().is_replay());
+        assert_eq!(shop.payments().await, [100]);
     });
 }

@@ -1,4 +1,4 @@
-//! [`Proxy`]: a wire to a server that can be cut at a chosen moment.
+//! [`Proxy`]: a wire to a server that can be cut at a chosen moment, or made to swallow.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -29,9 +29,10 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Plan {
-    /// What to lose, and the text that the exchange begins with.
-    next: Mutex<Option<(Lose, String)>>,
+    /// What to lose, the text that the exchange begins with, and whether everything is swallowed from then on.
+    next: Mutex<Option<(Lose, String, bool)>>,
     refuse: AtomicBool,
+    black_hole: AtomicBool,
 }
 
 impl Proxy {
@@ -58,7 +59,17 @@ impl Proxy {
 
     /// Loses that part of the next exchange in which the client sends `text`, once.
     pub fn lose(&self, what: Lose, text: &str) {
-        *self.plan.next.lock().unwrap() = Some((what, text.to_owned()));
+        *self.plan.next.lock().unwrap() = Some((what, text.to_owned(), false));
+    }
+
+    /// The same; everything else is [swallowed](Self::black_hole) from then on.
+    pub fn lose_and_swallow(&self, what: Lose, text: &str) {
+        *self.plan.next.lock().unwrap() = Some((what, text.to_owned(), true));
+    }
+
+    /// Whether everything is swallowed, both ways, on connections that stay open.
+    pub fn black_hole(&self, swallow: bool) {
+        self.plan.black_hole.store(swallow, Ordering::SeqCst);
     }
 
     /// Whether new connections are closed at once.
@@ -88,13 +99,17 @@ impl Proxy {
 fn relay(client: UnixStream, server: UnixStream, plan: &Arc<Plan>) {
     let losing = Arc::new(AtomicBool::new(false));
     let (from_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    let (plan, told) = (plan.clone(), losing.clone());
+    let (there, told) = (plan.clone(), losing.clone());
     thread::spawn(move || {
-        copy(from_client, to_server, |sent| {
-            let mut next = plan.next.lock().unwrap();
-            match next.take_if(|(_, text)| contains(sent, text.as_bytes())) {
-                Some((Lose::Request, _)) => false,
-                Some((Lose::Answer, _)) => {
+        copy(from_client, to_server, &there, |sent| {
+            let mut next = there.next.lock().unwrap();
+            let lost = next.take_if(|(_, text, _)| contains(sent, text.as_bytes()));
+            if let Some((_, _, true)) = lost {
+                there.black_hole.store(true, Ordering::SeqCst);
+            }
+            match lost {
+                Some((Lose::Request, ..)) => false,
+                Some((Lose::Answer, ..)) => {
                     told.store(true, Ordering::SeqCst);
                     true
                 }
@@ -102,14 +117,25 @@ fn relay(client: UnixStream, server: UnixStream, plan: &Arc<Plan>) {
             }
         });
     });
-    thread::spawn(move || copy(server, client, |_| !losing.load(Ordering::SeqCst)));
+    let back = plan.clone();
+    thread::spawn(move || copy(server, client, &back, |_| !losing.load(Ordering::SeqCst)));
 }
 
 /// Passes on what `passes`, and closes both sides at the first that does not.
-fn copy(mut from: UnixStream, mut to: UnixStream, mut passes: impl FnMut(&[u8]) -> bool) {
+fn copy(
+    mut from: UnixStream,
+    mut to: UnixStream,
+    plan: &Plan,
+    mut passes: impl FnMut(&[u8]) -> bool,
+) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
-        if !passes(&buffer[..len]) || to.write_all(&buffer[..len]).is_err() {
+        // What makes it swallow passes itself.
+        let is_swallowed = plan.black_hole.load(Ordering::SeqCst);
+        if !passes(&buffer[..len]) {
+            break;
+        }
+        if !is_swallowed && to.write_all(&buffer[..len]).is_err() {
             break;
         }
     }

@@ -198,9 +198,16 @@ fn a_connection_that_is_lost_is_made_again_and_wakes_everybody_at_both_times() {
     world.timer.advance(millis(1));
     world.turn();
     assert_eq!(world.connections(), (2, 1));
+    // A try in vain wakes nobody.
+    world.tell(Message::Fail);
+    world.timer.advance(millis(500));
+    world.turn();
+    assert_eq!(world.connections(), (3, 1));
     assert!(!is_woken(&mut subscription));
     world.tell(Message::Listening);
     assert!(is_woken(&mut subscription));
+    world.tell(Message::Listening);
+    assert!(!is_woken(&mut subscription));
     world.tell(Message::Notify("a"));
     assert!(is_woken(&mut subscription));
 }

@@ -299,6 +299,14 @@ impl Tables {
     pub fn watch<'a>(&'a self, key: &'a Key) -> Call<'a> {
         Call { text: &self.watch, params: vec![Param::Bytes(Some(key.as_bytes()))] }
     }
+
+    /// Lets the end of the attempt on `key` not be notified. Answered by no row.
+    #[must_use]
+    pub fn unwatch<'a>(&'a self, key: &'a Key, terms: &'a Terms) -> Call<'a> {
+        let params =
+            vec![Param::Bytes(Some(key.as_bytes())), Param::Text(terms.patience.as_deref())];
+        Call { text: &self.unwatch, params }
+    }
 }
 
 /// The key, and the whole of the grant on it: a late copy of an older grant may have the same attempt.

@@ -9,6 +9,8 @@ use super::tables::misconfigured;
 
 /// The SQLSTATE of a completion that is refused where it must not be; the message names the outcome.
 pub const REFUSED: &str = "OK001";
+/// The SQLSTATE of a claim whose row can neither be made nor be seen.
+const HIDDEN: &str = "OK002";
 
 /// The longest content. A message to the server may have a gigabyte, and a row needs some of it.
 const MAX_CONTENT_LEN: usize = 512 << 20;
@@ -88,6 +90,23 @@ impl Purpose {
         StoreError::new(kind, self.operation).with_message(message).with_source(error)
     }
 
+    /// The error of a COMMIT that the server answered with one.
+    #[must_use]
+    pub fn commit_refused(self, error: ServerError) -> StoreError {
+        if error.sqlstate().starts_with("23") {
+            let message =
+                "a deferred constraint of a business table is violated; everything was rolled back";
+            return misconfigured(self.operation, message).with_source(error);
+        }
+        if error.is_over_limit() {
+            // What is written was not too long: that was told before.
+            return StoreError::new(ErrorKind::Unavailable, self.operation)
+                .with_message(NO_NOTICES)
+                .with_source(error);
+        }
+        self.refused(error)
+    }
+
     /// The error of a command that was sent, and whose answer did not come.
     #[must_use]
     pub fn unanswered(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
@@ -162,14 +181,24 @@ impl Purpose {
                 "a table or function of the schema is not there; call `migrate`, or run what `ddl` \
                  prints",
             ),
+            "42P07" | "42710" | "42723" => (
+                ErrorKind::Misconfigured,
+                "something else has the name of what is to be made, perhaps what is left of tables that \
+                 were dropped; drop it, or choose another name with `table` or `schema`",
+            ),
             "42501" => (
                 ErrorKind::Misconfigured,
                 "access is denied; grant this role USAGE on the schema, EXECUTE on its functions, and \
-                 SELECT, INSERT, UPDATE and DELETE on its tables",
+                 SELECT, INSERT, UPDATE and DELETE on its tables; to migrate it, CREATE on the schema",
             ),
             "42703" | "42804" | "42846" | "42P13" | "42702" => (
                 ErrorKind::Misconfigured,
                 "a table or function is not as this build makes it; compare it with what `ddl` prints",
+            ),
+            HIDDEN => (
+                ErrorKind::Misconfigured,
+                "the key's row can neither be made nor be seen; exempt this role from the row-level \
+                 security of the table, and remove triggers that keep its rows from being made",
             ),
             "25006" => (ErrorKind::Unavailable, NO_WRITES),
             "25P02" => (
@@ -181,6 +210,7 @@ impl Purpose {
                 ErrorKind::Unavailable,
                 "the server has no connection left; raise `max_connections`, or make the pool smaller",
             ),
+            "54000" if error.message().contains("NOTIFY") => (ErrorKind::Unavailable, NO_NOTICES),
             "54000" | "54023" | "22026" | "22001" => {
                 (ErrorKind::TooLarge, "it is longer than the server allows")
             }
@@ -220,6 +250,8 @@ pub fn not_in_transaction(operation: &'static str) -> StoreError {
 
 pub(super) const NO_WRITES: &str =
     "the server takes no writes: it is a standby, or `default_transaction_read_only` is on";
+const NO_NOTICES: &str = "the server's NOTIFY queue is full, and nothing was done; find the session that listens \
+                          and stays in a transaction, in `pg_stat_activity`, and end it";
 const LOST: &str = "the connection was lost before the answer came";
 
 /// An error as the server reported it, without what could be stored content: its detail, hint and context
@@ -261,6 +293,13 @@ impl ServerError {
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate() == "55P03"
+    }
+
+    /// Whether a limit of the server's own was met: of what it is sent, or of the notifications that it keeps for
+    /// sessions that listen. Those fail the commit, also of a single statement.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.sqlstate() == "54000"
     }
 
     /// Whether there is no such savepoint, because its transaction was ended.
@@ -307,6 +346,7 @@ mod tests {
             ("42883", ErrorKind::Misconfigured),
             ("42501", ErrorKind::Misconfigured),
             ("23514", ErrorKind::Misconfigured),
+            ("OK002", ErrorKind::Misconfigured),
             ("54000", ErrorKind::TooLarge),
             ("XX001", ErrorKind::Corrupt),
             ("57P01", ErrorKind::OutcomeUnknown),
@@ -321,6 +361,10 @@ mod tests {
         ] {
             assert_eq!(kind(Purpose::write("claim"), sqlstate, false), expected, "{sqlstate}");
         }
+        let no_notices = "too many notifications in the NOTIFY queue";
+        let error =
+            Purpose::content("complete").refused(ServerError::new("54000", no_notices, false));
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(kind(Purpose::write("claim"), "XX000", true), ErrorKind::OutcomeUnknown);
         assert_eq!(kind(Purpose::read("get"), "57P01", true), ErrorKind::Unavailable);
     }

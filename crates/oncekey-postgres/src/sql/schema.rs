@@ -21,6 +21,9 @@ const VERSION_1: &str = concat!(
 
 const CHECK: &str = "check the schema";
 
+/// What an UNLOGGED table has not: a crash empties it, and every key would be granted again.
+const LOGGED: &str = "rows that outlive a crash";
+
 /// Name, type and whether it may be null, of each column of the records' table.
 const COLUMNS: [(&str, &str, bool); 19] = [
     ("key", "bytea", false),
@@ -139,7 +142,10 @@ impl Tables {
                   FROM unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord) \
                   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) || ')' \
                FROM pg_index i WHERE indrelid = to_regclass('\"{schema}\".\"{table}\"') \
-                 AND indisvalid AND indpred IS NULL AND indexprs IS NULL \
+                 AND indisvalid AND indimmediate AND indpred IS NULL AND indexprs IS NULL \
+               UNION ALL \
+               SELECT '{LOGGED}' FROM pg_class \
+               WHERE oid = to_regclass('\"{schema}\".\"{table}\"') AND relpersistence = 'p' \
                UNION ALL \
                SELECT 'the function ' || proname || ' ' || \
                  encode(sha256(convert_to(btrim(regexp_replace(prosrc, '\\s+', ' ', 'g')), 'UTF8')), 'hex') \
@@ -179,9 +185,9 @@ impl Tables {
                 missing.get_or_insert(line);
             }
         }
-        for index in ["an index UNIQUE on (key)", "an index on (sweep_at)"] {
-            if !has(index) {
-                missing.get_or_insert(index.to_owned());
+        for line in ["an index UNIQUE on (key)", "an index on (sweep_at)", LOGGED] {
+            if !has(line) {
+                missing.get_or_insert(line.to_owned());
             }
         }
         for (name, body) in self.functions() {

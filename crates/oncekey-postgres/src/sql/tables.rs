@@ -34,6 +34,7 @@ pub struct Tables {
     pub(super) purge: String,
     pub(super) list: String,
     pub(super) watch: String,
+    pub(super) unwatch: String,
 }
 
 impl Tables {
@@ -100,6 +101,13 @@ impl Tables {
                 function("state")
             ),
             watch: format!("SELECT {}", call("watch", 1)),
+            // What failed may still be about to let the row go.
+            unwatch: format!(
+                "WITH patience AS MATERIALIZED (SELECT \
+                   set_config('lock_timeout', coalesce($2, current_setting('lock_timeout')), true)) \
+                 UPDATE \"{schema}\".\"{table}\" AS t SET watched_until = NULL FROM patience \
+                 WHERE t.key = $1"
+            ),
             schema: schema.to_owned(),
             table: table.to_owned(),
         })

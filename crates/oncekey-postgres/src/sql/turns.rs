@@ -1,7 +1,9 @@
 //! How a claim waits for a row that somebody's transaction has, without keeping connections from others.
 //!
 //! Of all claims in a process that wait for the same key, one is with the server at a time; the others wait
-//! here, for their turn. And that one waits in parts, between which its connection is free for others.
+//! here, for their turn. And that one waits in parts, between which its connection is free for others. Where
+//! more keys are waited for than there are connections, the parts are shorter, so that together they keep a
+//! connection from others no longer than one does.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,12 +35,28 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// A wait for the row of `key`, for `limit` at most, or for ever if that is zero.
+    /// A wait for the row of `key`, for `limit` at most, or for ever if that is zero, by a pool of so many
+    /// `connections`.
     #[must_use]
-    pub fn wait_for<'a>(&'a self, key: &'a Key, limit: Duration) -> Waiting<'a> {
+    pub fn wait_for<'a>(
+        &'a self,
+        key: &'a Key,
+        limit: Duration,
+        connections: usize,
+    ) -> Waiting<'a> {
         let until =
             (limit > Duration::ZERO).then(|| ThreadTimer::new().now().saturating_add(limit));
-        Waiting { until, place: Place { turns: self, key, line: None }, turn: None }
+        let place = Place { turns: self, key, line: None };
+        Waiting { until, connections, place, turn: None }
+    }
+
+    /// How long one of those who have a turn waits at once.
+    fn part(&self, connections: usize) -> Duration {
+        let (lines, connections) = (self.lock().len(), connections.max(1));
+        if lines <= connections {
+            return PART;
+        }
+        PART.mul_f64(connections as f64 / lines as f64)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Line>> {
@@ -49,6 +67,7 @@ impl Turns {
 /// One claim's wait for a row.
 pub struct Waiting<'a> {
     until: Option<Duration>,
+    connections: usize,
     // The turn ends before the place in the line is given up.
     turn: Option<OwnedMutexGuard<()>>,
     place: Place<'a>,
@@ -58,7 +77,10 @@ impl Waiting<'_> {
     /// The terms of the next try: how long it may wait for the row.
     #[must_use]
     pub fn terms(&self, terms: &Terms) -> Terms {
-        let part = if self.turn.is_some() { PART.min(self.left()) } else { GLANCE };
+        let part = match self.turn {
+            Some(_) => self.place.turns.part(self.connections).min(self.left()),
+            None => GLANCE,
+        };
         let millis = part.max(GLANCE).as_millis();
         Terms { patience: Some(millis.to_string()), ..terms.clone() }
     }
@@ -152,8 +174,8 @@ mod tests {
         let turns = Turns::default();
         let (a, b) = (key("a"), key("b"));
         let (mut first, mut second) =
-            (turns.wait_for(&a, LONG), turns.wait_for(&a, Duration::ZERO));
-        let mut other = turns.wait_for(&b, LONG);
+            (turns.wait_for(&a, LONG, 2), turns.wait_for(&a, Duration::ZERO, 2));
+        let mut other = turns.wait_for(&b, LONG, 2);
         assert_eq!(patience(&first), "1");
         assert!(block_on(first.again()) && block_on(other.again()));
         assert_eq!((patience(&first), patience(&second)), ("250".to_owned(), "1".to_owned()));
@@ -165,13 +187,31 @@ mod tests {
         assert_eq!(patience(&second), "250");
     }
 
+    /// A key that nobody waits for comes through between them, however many there are.
+    #[test]
+    fn together_they_keep_a_connection_no_longer_than_one_does() {
+        let turns = Turns::default();
+        let keys: Vec<_> = (0..50).map(|number| key(&number.to_string())).collect();
+        for (connections, part) in [(1, "5"), (5, "25"), (50, "250"), (500, "250"), (0, "5")] {
+            let mut waits: Vec<_> =
+                keys.iter().map(|key| turns.wait_for(key, LONG, connections)).collect();
+            for waiting in &mut waits {
+                assert!(block_on(waiting.again()));
+            }
+            assert!(waits.iter().all(|waiting| patience(waiting) == part), "{connections}");
+            // As some go, the others have more time.
+            drop(waits.split_off(1));
+            assert_eq!(patience(&waits[0]), "250");
+        }
+    }
+
     #[test]
     fn a_wait_has_an_end() {
         let turns = Turns::default();
         let key = key("a");
-        let mut first = turns.wait_for(&key, LONG);
+        let mut first = turns.wait_for(&key, LONG, 2);
         assert!(block_on(first.again()));
-        let mut second = turns.wait_for(&key, Duration::from_millis(20));
+        let mut second = turns.wait_for(&key, Duration::from_millis(20), 2);
         assert!(!block_on(second.again()));
         drop(first);
         assert!(!block_on(second.again()));
@@ -181,8 +221,9 @@ mod tests {
     fn nothing_is_left_of_those_who_are_gone() {
         let turns = Turns::default();
         let key = key("a");
-        let (mut first, mut second) = (turns.wait_for(&key, LONG), turns.wait_for(&key, LONG));
-        let third = turns.wait_for(&key, LONG);
+        let (mut first, mut second) =
+            (turns.wait_for(&key, LONG, 2), turns.wait_for(&key, LONG, 2));
+        let third = turns.wait_for(&key, LONG, 2);
         assert!(block_on(first.again()));
         assert!((&mut Box::pin(second.again())).now_or_never().is_none());
         for (gone, lines) in [(third, 1), (first, 1), (second, 0)] {

@@ -224,7 +224,7 @@ fn listen(
 }
 
 impl Inbox {
-    /// From now on, nothing is missed.
+    /// From now on, nothing is missed. May be said again.
     pub fn listening(&self) {
         self.enter(Phase::Listening);
     }
@@ -243,11 +243,12 @@ impl Inbox {
         let Some(task) = state.task.as_mut().filter(|task| task.number == self.task) else {
             return;
         };
-        let missed = match &phase {
-            Phase::Failed(_) => true,
-            Phase::Listening => !matches!(task.phase, Phase::Connecting { again: false, .. }),
-            Phase::Connecting { .. } => false,
-        };
+        // Not for each try in vain: whoever is woken asks the store.
+        let missed = matches!(
+            (&task.phase, &phase),
+            (Phase::Listening, Phase::Failed(_))
+                | (Phase::Connecting { again: true, .. }, Phase::Listening)
+        );
         let answer = match &phase {
             Phase::Failed(error) => Err(error.clone()),
             _ => Ok(()),

@@ -43,6 +43,7 @@ DECLARE
     v_begun boolean;
     v_lock boolean := false;
     v_keep boolean;
+    v_misses int;
 BEGIN
     -- Few expressions on the way of a new key: each is set up anew in each transaction, which takes longer
     -- than to evaluate it.
@@ -98,8 +99,13 @@ BEGIN
         ELSE
             SELECT t.* INTO r FROM {table} AS t WHERE t.key = p_key;
         END IF;
-        -- It was removed in this moment: it is a new key now.
-        CONTINUE decide WHEN NOT FOUND;
+        IF NOT FOUND THEN
+            -- It was removed in this moment, and is a new key now. Again and again: it is hidden from
+            -- this role.
+            v_misses := coalesce(v_misses, 0) + 1;
+            CONTINUE decide WHEN v_misses < 100;
+            RAISE EXCEPTION USING ERRCODE = 'OK002', MESSAGE = 'a row is there and cannot be seen';
+        END IF;
         v_now := clock_timestamp();
         v_state := {fn}_state(r, v_now);
         IF NOT v_lock AND v_state IS DISTINCT FROM {fn}_state(r, now()) THEN
