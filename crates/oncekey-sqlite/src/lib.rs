@@ -4,6 +4,7 @@
 mod builder;
 mod busy;
 mod columns;
+mod commit;
 mod connect;
 mod error;
 mod purge;
