@@ -70,6 +70,12 @@ impl Purpose {
     }
 
     fn explain(self, error: &Error) -> (ErrorKind, &'static str) {
+        if let Error::StatementChangedRows(_) = error {
+            return (
+                ErrorKind::Misconfigured,
+                "a trigger on the table keeps rows from being written or removed; drop it",
+            );
+        }
         let Some(code) = error.sqlite_error_code() else {
             return (
                 ErrorKind::Misconfigured,

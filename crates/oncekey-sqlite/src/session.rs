@@ -32,6 +32,9 @@ struct Floor {
     current: u64,
 }
 
+const NO_FLOOR: Problem = "the row `token_floor` of the second table is no token: it was damaged, or edited by \
+                           hand; set it to the highest token that was ever granted";
+
 /// What the key has in the table.
 enum Found {
     Nothing,
@@ -68,7 +71,7 @@ impl<'a> Session<'a> {
         claim: &Claim,
     ) -> Result<ClaimOutcome, StoreError> {
         let found = self.find(key.as_bytes()).map_err(|error| purpose.failed(error))?;
-        let floor = self.floor().map_err(|error| purpose.failed(error))?;
+        let floor = self.floor(purpose)?;
         let floored = Floored::new(claim, floor.current);
         let outcome = self.decide(purpose, key, found, &floored)?;
         if let Some(raised) = floored.raised.get() {
@@ -110,9 +113,9 @@ impl<'a> Session<'a> {
         self.knew_key
     }
 
-    pub(crate) fn delete(&self, key: &[u8]) -> rusqlite::Result<usize> {
+    pub(crate) fn delete(&self, key: &[u8]) -> rusqlite::Result<()> {
         let sql = &self.schema.delete;
-        self.connection.prepare_cached(sql)?.execute([key])
+        one_row(self.connection.prepare_cached(sql)?.execute([key])?)
     }
 
     /// Remembers one of the records that were changed: `before` was in the row of `key`.
@@ -124,7 +127,7 @@ impl<'a> Session<'a> {
     pub(crate) fn finish(&self) -> rusqlite::Result<()> {
         let Some(floor) = self.raised_floor() else { return Ok(()) };
         let sql = &self.schema.set_floor;
-        self.connection.prepare_cached(sql)?.execute([floor.cast_signed()]).map(|_| ())
+        one_row(self.connection.prepare_cached(sql)?.execute([floor.cast_signed()])?)
     }
 
     /// Whether nothing of this transaction, which is over, is in force, as far as the rows tell. Others may have
@@ -164,11 +167,12 @@ impl<'a> Session<'a> {
             _ => &self.schema.update,
         };
         match &decided.change {
-            Change::Keep => Ok(0),
+            Change::Keep => Ok(()),
             Change::Put(record) => self
                 .connection
                 .prepare_cached(sql)
-                .and_then(|mut statement| columns::write(&mut statement, key, record)),
+                .and_then(|mut statement| columns::write(&mut statement, key, record))
+                .and_then(one_row),
             Change::Remove => self.delete(key),
         }
         .map_err(|error| purpose.on_known_key(self.knew_key).failed(error))?;
@@ -197,16 +201,25 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn floor(&mut self) -> rusqlite::Result<Floor> {
+    fn floor(&mut self, purpose: Purpose) -> Result<Floor, StoreError> {
         if let Some(floor) = self.floor {
             return Ok(floor);
         }
-        let stored = self.schema.meta(self.connection, TOKEN_FLOOR)?;
-        let stored = stored.unwrap_or(0).cast_unsigned();
+        let stored = self.schema.meta(self.connection, TOKEN_FLOOR);
+        let Some(stored) = stored.map_err(|error| purpose.failed(error))? else {
+            return Err(self.schema.without_floor(purpose.operation));
+        };
+        let stored = u64::try_from(stored).ok().filter(|floor| *floor <= FencingToken::MAX.get());
+        let stored = stored.ok_or_else(|| purpose.corrupt(NO_FLOOR))?;
         let floor = Floor { stored, current: stored };
         self.floor = Some(floor);
         Ok(floor)
     }
+}
+
+/// Refuses to go on where SQLite was told to leave a row as it is, and calls that a success.
+fn one_row(changed: usize) -> rusqlite::Result<()> {
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 /// A claim whose new token is above the floor when the clock is behind it.

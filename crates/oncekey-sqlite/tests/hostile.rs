@@ -1,0 +1,85 @@
+//! What others did to the file, the path or the connection: refused and named, and never a grant too many.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Store, StoreError};
+use oncekey_sqlite::SqliteStore;
+
+use common::{Database, acquire, claim, completion, get, key, replay, try_complete, wait};
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>, kind: ErrorKind, parts: &[&str]) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    let message = error.to_string();
+    for part in parts {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+}
+
+/// SQLite says that all went well, and wrote nothing.
+#[test]
+fn a_trigger_that_swallows_rows_grants_nothing() {
+    let database = Database::new();
+    let store = database.open();
+    let grant = acquire(&store, &key("known"), 1);
+    for event in ["INSERT", "UPDATE", "DELETE"] {
+        let sql = format!(
+            "CREATE TRIGGER swallow_{event} BEFORE {event} ON oncekey BEGIN SELECT RAISE(IGNORE); END"
+        );
+        database.connect().execute_batch(&sql).unwrap();
+    }
+    let parts = ["trigger", "drop it"];
+    for attempt in 2..4 {
+        let claimed = wait(store.claim(&key("new"), &claim(attempt)));
+        refused(claimed, ErrorKind::Misconfigured, &parts);
+        assert!(get(&store, &key("new")).is_none());
+    }
+    let completed = try_complete(&store, &key("known"), grant, completion("result"));
+    refused(completed, ErrorKind::Misconfigured, &parts);
+    assert_eq!(get(&store, &key("known")).unwrap().state, State::Live);
+    let evict = Evict { expected: Expected::Any, force: true };
+    refused(wait(store.evict(&key("known"), &evict)), ErrorKind::Misconfigured, &parts);
+    database.connect().execute_batch("DROP TRIGGER swallow_UPDATE").unwrap();
+    assert_eq!(
+        try_complete(&store, &key("known"), grant, completion("result")).unwrap(),
+        Fenced::Applied
+    );
+    assert_eq!(replay(&store, &key("known")), "result");
+}
+
+/// Without it, tokens would go back with the clock.
+#[test]
+fn a_floor_that_vanished_is_missed() {
+    let database = Database::new();
+    let store = database.open();
+    database
+        .connect()
+        .execute_batch("DELETE FROM oncekey_meta WHERE name = 'token_floor'")
+        .unwrap();
+    refused(wait(store.claim(&key("a"), &claim(1))), ErrorKind::Misconfigured, &["token_floor"]);
+    assert!(get(&store, &key("a")).is_none());
+}
+
+#[test]
+fn a_floor_that_is_no_token_is_refused() {
+    for floor in ["-1", "9007199254740992", "9223372036854775807"] {
+        let database = Database::new();
+        let store = database.open();
+        let sql = format!("UPDATE oncekey_meta SET value = {floor} WHERE name = 'token_floor'");
+        database.connect().execute_batch(&sql).unwrap();
+        let claimed = wait(store.claim(&key("a"), &claim(1)));
+        refused(claimed, ErrorKind::Corrupt, &["token_floor"]);
+        assert!(get(&store, &key("a")).is_none(), "{floor}");
+    }
+}
+
+#[test]
+fn a_name_that_the_index_needs_may_be_taken() {
+    let database = Database::new();
+    database.connect().execute_batch("CREATE TABLE oncekey_forget_at (x)").unwrap();
+    let parts = ["something else named", "`oncekey_forget_at`", "`table`"];
+    refused(SqliteStore::open(database.path()), ErrorKind::Misconfigured, &parts);
+    assert!(database.builder().table("keys").open().is_ok());
+}
