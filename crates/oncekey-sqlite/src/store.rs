@@ -110,7 +110,7 @@ impl SqliteStore {
         Self::builder(path).open()
     }
 
-    /// Sets up a store in the database file at `path`.
+    /// Sets up a store in the database file at `path`: a path, and no URI.
     pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
         SqliteStoreBuilder::new(path.as_ref())
     }

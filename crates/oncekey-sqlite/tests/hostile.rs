@@ -4,9 +4,9 @@
 mod common;
 
 use oncekey::store::{ErrorKind, Evict, Expected, Fenced, State, Store, StoreError};
-use oncekey_sqlite::SqliteStore;
+use oncekey_sqlite::{SqliteStore, rusqlite};
 
-use common::{Database, acquire, claim, completion, get, key, replay, try_complete, wait};
+use common::{Database, acquire, claim, completion, get, key, number, replay, try_complete, wait};
 
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>, kind: ErrorKind, parts: &[&str]) {
@@ -73,6 +73,65 @@ fn a_floor_that_is_no_token_is_refused() {
         refused(claimed, ErrorKind::Corrupt, &["token_floor"]);
         assert!(get(&store, &key("a")).is_none(), "{floor}");
     }
+}
+
+/// SQLite would take its parameters from it: no locks, another file, nothing on the disk.
+#[test]
+fn a_uri_is_no_path() {
+    let database = Database::new();
+    let path = database.path();
+    for uri in [
+        format!("file:{}", path.display()),
+        format!("file:{}?nolock=1", path.display()),
+        format!("FILE:{}", path.display()),
+    ] {
+        let open = SqliteStore::builder(&uri).open();
+        if uri.starts_with("file:") {
+            refused(open, ErrorKind::Misconfigured, &["URI", "path"]);
+            refused(SqliteStore::builder(&uri).migrate(), ErrorKind::Misconfigured, &["URI"]);
+        } else {
+            refused(open, ErrorKind::Misconfigured, &["does not exist"]);
+        }
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_path_that_is_none_is_named() {
+    let database = Database::new();
+    let path = database.folder.path().join("a\0b");
+    refused(SqliteStore::open(path), ErrorKind::Misconfigured, &["path"]);
+}
+
+#[test]
+fn a_setup_that_fails_is_named() {
+    let database = Database::new();
+    let builder = database.builder().on_connect(|_| Err(rusqlite::Error::InvalidQuery));
+    refused(builder.open(), ErrorKind::Misconfigured, &["on_connect"]);
+    let builder = database.builder().on_connect(|connection| connection.execute_batch("nonsense"));
+    refused(builder.open(), ErrorKind::Misconfigured, &["on_connect"]);
+}
+
+/// Be it that it can be undone, or not.
+#[test]
+fn a_setup_that_locks_everybody_out_is_undone_or_refused() {
+    let database = Database::new();
+    let exclusive = |connection: &mut rusqlite::Connection| {
+        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")
+    };
+    let store = database.builder().on_connect(exclusive).open().unwrap();
+    let _ = acquire(&store, &key("a"), 1);
+    let _ = acquire(&database.open(), &key("b"), 2);
+    assert_eq!(number(&database.connect(), "SELECT count(*) FROM oncekey"), 2);
+
+    let database = Database::new();
+    let in_wal = |connection: &mut rusqlite::Connection| {
+        connection.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; CREATE TABLE other (x)",
+        )
+    };
+    let open = database.builder().on_connect(in_wal).open();
+    refused(open, ErrorKind::Misconfigured, &["on_connect", "`exclusive`"]);
 }
 
 #[test]
