@@ -246,6 +246,7 @@ impl SqliteStoreBuilder {
             synchronous: self.synchronous,
             on_connect: self.on_connect.as_ref(),
             allow_wal_reset_bug: self.allow_wal_reset_bug,
+            version: rusqlite::version_number(),
         }
     }
 }

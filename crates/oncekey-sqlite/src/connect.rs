@@ -32,11 +32,13 @@ pub(crate) struct Connecting<'a> {
     pub(crate) synchronous: Synchronous,
     pub(crate) on_connect: Option<&'a OnConnect>,
     pub(crate) allow_wal_reset_bug: bool,
+    /// The SQLite that is linked.
+    pub(crate) version: i32,
 }
 
 impl Connecting<'_> {
     pub(crate) fn for_writing(&self) -> Result<Connection, StoreError> {
-        check_version(rusqlite::version_number(), self.allow_wal_reset_bug)?;
+        check_version(self.version, self.allow_wal_reset_bug)?;
         let mut connection = self.open(self.create)?;
         if let Some(setup) = self.on_connect {
             setup(&mut connection).map_err(|error| {
@@ -222,6 +224,29 @@ mod tests {
         assert!(check_version(3_051_003, false).is_ok());
     }
 
+    fn connecting(path: &Path) -> Connecting<'_> {
+        Connecting {
+            path,
+            create: true,
+            busy_timeout: Duration::ZERO,
+            synchronous: Synchronous::Full,
+            on_connect: None,
+            allow_wal_reset_bug: false,
+            version: FIRST_SOUND_VERSION,
+        }
+    }
+
+    #[test]
+    fn an_unsound_version_does_not_touch_the_file_unless_allowed_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sqlite3");
+        let old = Connecting { version: FIRST_SOUND_VERSION - 1, ..connecting(&path) };
+        assert_eq!(old.for_writing().unwrap_err().kind(), ErrorKind::Misconfigured);
+        assert!(!path.exists());
+        let allowed = Connecting { allow_wal_reset_bug: true, ..old };
+        assert!(allowed.for_writing().is_ok());
+    }
+
     /// File permissions do not bind every user that tests run as, so the connection is what cannot
     /// write here.
     #[test]
@@ -233,15 +258,7 @@ mod tests {
         drop(made);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let mut connection = Connection::open_with_flags(&path, flags).unwrap();
-        let connecting = Connecting {
-            path: &path,
-            create: true,
-            busy_timeout: Duration::ZERO,
-            synchronous: Synchronous::Full,
-            on_connect: None,
-            allow_wal_reset_bug: true,
-        };
-        let error = connecting.prepare(&mut connection).unwrap_err();
+        let error = connecting(&path).prepare(&mut connection).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
     }
 }

@@ -377,6 +377,7 @@ mod tests {
             synchronous: Synchronous::Full,
             on_connect: None,
             allow_wal_reset_bug: true,
+            version: rusqlite::version_number(),
         };
         let mut writer = Writer {
             connection: connecting.for_writing().unwrap(),
