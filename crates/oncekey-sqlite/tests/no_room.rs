@@ -16,7 +16,6 @@ use oncekey::store::{
     Store,
 };
 use oncekey_sqlite::{SqliteStore, rusqlite};
-use rusqlite::ffi;
 
 use common::{
     Database, LEASE, acquire, claim, completion, get, key, number, replay, sent_under_a_lock,
@@ -171,24 +170,4 @@ fn a_transaction_without_room_did_nothing() {
         assert!(!shop.run("a", pay).unwrap().is_replay());
         assert_eq!(shop.payments(), 1);
     }
-}
-
-/// A hook of the user's that runs after the commit, and can only fail the statement.
-#[test]
-fn what_fails_after_the_commit_is_never_nothing_done() {
-    let shop = Shop::over(Database::new(), |database| {
-        drop(database.open());
-        let builder = database.builder().migrate_on_open(false).on_connect(|connection| {
-            connection.wal_hook(Some(|_, _| {
-                Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None))
-            }));
-            Ok(())
-        });
-        builder.open().unwrap()
-    });
-    let error = wait(shop.store.claim(&key("a"), &claim(1))).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
-    assert_eq!(get(&shop.store, &key("a")).unwrap().state, State::Live);
-    let ran = shop.run("b", pay).unwrap();
-    assert_eq!((*ran.value(), ran.is_replay(), shop.payments()), (1, false, 1));
 }
