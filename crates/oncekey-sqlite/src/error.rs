@@ -1,7 +1,7 @@
 //! What an error of SQLite means for a caller of a store.
 
 use oncekey::store::{ErrorKind, StoreError};
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 /// What has to be known of a command to name the kind of its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,14 @@ impl Purpose {
             return (
                 ErrorKind::Misconfigured,
                 "a trigger on the table keeps rows from being written or removed; drop it",
+            );
+        }
+        if let Some(failure) = error.sqlite_error()
+            && failure.extended_code == ffi::SQLITE_READONLY_DBMOVED
+        {
+            return (
+                ErrorKind::Misconfigured,
+                "the file was moved, removed or replaced while it was open; open the store again",
             );
         }
         let Some(code) = error.sqlite_error_code() else {
@@ -160,17 +168,12 @@ pub(crate) fn misconfigured(
 pub(crate) fn again(error: &Error) -> Error {
     match error {
         Error::SqliteFailure(failure, message) => Error::SqliteFailure(*failure, message.clone()),
-        other => Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-            Some(other.to_string()),
-        ),
+        other => Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), Some(other.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi;
-
     use super::*;
 
     fn kind(code: std::ffi::c_int, no_room: NoRoom) -> ErrorKind {

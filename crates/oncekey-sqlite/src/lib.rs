@@ -7,6 +7,7 @@ mod columns;
 mod commit;
 mod connect;
 mod error;
+mod file;
 mod purge;
 mod queue;
 mod reader;

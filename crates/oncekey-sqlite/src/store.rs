@@ -74,8 +74,8 @@ use crate::writer::{Call, Task};
 /// - [`TooLarge`](ErrorKind::TooLarge): no room for this result or this progress, or it is longer than
 ///   SQLite allows (one gigabyte).
 /// - [`Corrupt`](ErrorKind::Corrupt): the row, or the file, was changed behind the store's back.
-/// - [`Misconfigured`](ErrorKind::Misconfigured): the file became read-only or lost its table, or this
-///   process is a fork of the one that opened the store.
+/// - [`Misconfigured`](ErrorKind::Misconfigured): the file became read-only, lost its table or was moved
+///   or replaced, or this process is a fork of the one that opened the store.
 /// - [`Unavailable`](ErrorKind::Unavailable): the disk failed before the commit, it has no room for a
 ///   change that carries nothing, or too many calls wait already. Not applied.
 ///

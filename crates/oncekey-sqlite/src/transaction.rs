@@ -252,6 +252,7 @@ impl Writer {
         T: Serialize + DeserializeOwned,
         F: FnOnce(&Transaction<'_>) -> Result<T, E>,
     {
+        self.file.check().map_err(|error| RunError::Store(RUN.failed(error)))?;
         busy::allow(self.busy_timeout);
         // Dropping it, on every way out but the last, rolls it back.
         let transaction = self
@@ -359,6 +360,7 @@ mod tests {
     use super::*;
     use crate::builder::Synchronous;
     use crate::connect::Connecting;
+    use crate::file::OpenFile;
     use crate::schema::Schema;
 
     /// A failed commit that was in the file all the same is found there, and is not run again.
@@ -381,6 +383,7 @@ mod tests {
         };
         let mut writer = Writer {
             connection: connecting.for_writing().unwrap(),
+            file: OpenFile::of(&path),
             schema: Arc::new(Schema::new("oncekey").unwrap()),
             clock: Arc::new(SystemClock::new()),
             busy_timeout: Duration::from_secs(5),

@@ -16,6 +16,7 @@ use rusqlite::{Connection, Error, ffi};
 use crate::busy;
 use crate::commit::{Uncommitted, execute, is_without_room, roll_back};
 use crate::error::{Purpose, again};
+use crate::file::OpenFile;
 use crate::queue::{Closing, Queue};
 use crate::schema::Schema;
 use crate::session::Session;
@@ -114,6 +115,7 @@ where
 /// What the thread works with.
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
+    pub(crate) file: OpenFile,
     pub(crate) schema: Arc<Schema>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) busy_timeout: Duration,
@@ -194,6 +196,7 @@ impl Writer {
     }
 
     fn begin(&self) -> rusqlite::Result<()> {
+        self.file.check()?;
         busy::allow(self.busy_timeout);
         // A transaction that was begun as a reader cannot wait for the lock when it starts to write.
         execute(&self.connection, "BEGIN IMMEDIATE")

@@ -142,3 +142,45 @@ fn a_name_that_the_index_needs_may_be_taken() {
     refused(SqliteStore::open(database.path()), ErrorKind::Misconfigured, &parts);
     assert!(database.builder().table("keys").open().is_ok());
 }
+
+/// Whoever opens the file anew sees nothing of what is written to the one that has no name any more.
+#[cfg(unix)]
+#[test]
+fn a_file_that_was_removed_or_replaced_grants_nothing() {
+    use oncekey::RunError;
+
+    let (key, claim) = (key("a"), claim(1));
+    for replaced in [false, true] {
+        let database = Database::new();
+        let old = database.open();
+        let idempotency = oncekey::Idempotency::at_most_once(old.clone());
+        for file in ["db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm"] {
+            std::fs::remove_file(database.folder.path().join(file)).unwrap();
+        }
+        let new = replaced.then(|| database.open());
+        refused(
+            wait(old.claim(&key, &claim)),
+            ErrorKind::Misconfigured,
+            &["moved", "open the store again"],
+        );
+        let fingerprint = common::fingerprint();
+        let run = old.run_in_transaction(&idempotency, &key, &fingerprint, |_| Ok::<_, ()>(7));
+        let Err(RunError::Store(error)) = wait(run) else { panic!("it must not run") };
+        refused::<()>(Err(error), ErrorKind::Misconfigured, &["moved"]);
+        if let Some(new) = new {
+            let _ = acquire(&new, &key, 2);
+        }
+    }
+}
+
+/// A path that is relative is that of the time of opening.
+#[cfg(unix)]
+#[test]
+fn a_working_directory_that_changes_moves_nothing() {
+    let database = Database::new();
+    let here = std::env::current_dir().unwrap();
+    std::env::set_current_dir(database.folder.path()).unwrap();
+    let store = SqliteStore::open("db.sqlite3").unwrap();
+    std::env::set_current_dir(here).unwrap();
+    let _ = acquire(&store, &key("a"), 1);
+}
