@@ -64,6 +64,16 @@ impl Purpose {
             .with_source(error)
     }
 
+    /// The error of business whose commit failed with nothing done.
+    pub(crate) fn not_committed(self, error: Error) -> StoreError {
+        if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+            return self.failed(error);
+        }
+        let message =
+            "a deferred constraint of a business table is violated; everything was rolled back";
+        misconfigured(self.operation, message).with_source(error)
+    }
+
     /// The error of a command on a row that was changed behind the store's back.
     pub(crate) fn corrupt(self, problem: &'static str) -> StoreError {
         StoreError::new(ErrorKind::Corrupt, self.operation).with_message(problem)

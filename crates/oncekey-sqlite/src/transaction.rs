@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use oncekey::store::{ErrorKind, Fenced, Grant, Status, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -287,7 +287,7 @@ impl Writer {
                 if is_without_room(&error) {
                     self.reuse_the_log();
                 }
-                Err(RunError::Store(not_committed(run, error)))
+                Err(RunError::Store(run.not_committed(error)))
             }
             Err(Uncommitted::Unknown(error)) => self.settle(prepared, number, value, error),
         }
@@ -320,17 +320,6 @@ impl Writer {
             record.attempt == prepared.claim().attempt
                 && matches!(record.status, Status::Completed { .. })
         }))
-    }
-}
-
-fn not_committed(run: Purpose, error: rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => {
-            let message =
-                "a deferred constraint of a business table is violated; everything was rolled back";
-            misconfigured(run.operation, message).with_source(error)
-        }
-        _ => run.failed(error),
     }
 }
 
