@@ -14,7 +14,7 @@ use futures::future::join_all;
 use oncekey::store::{ClaimOutcome, Store};
 use oncekey_sqlite::rusqlite;
 
-use common::{Database, acquire, claim, get, key, number, sent_under_a_lock, wait};
+use common::{Database, claim, get, key, number, sent_under_a_lock, wait};
 use shop::{Shop, begin, granted};
 
 #[test]
@@ -110,12 +110,19 @@ fn a_claim_waits_for_one_step_of_a_purge_and_not_for_all() {
     assert!(wait(join_all(calls)).iter().all(Result::is_ok));
     database.clock.advance(Duration::from_secs(3600));
 
+    // Both are queued while nobody can write.
+    let mut other = database.connect();
+    let lock = begin(&mut other);
+    let (new, claim) = (key("new"), claim(1));
     let mut purge = store.purge(ROWS);
+    let mut call = store.claim(&new, &claim);
     let mut context = Context::from_waker(Waker::noop());
     assert!(purge.as_mut().poll(&mut context).is_pending());
-    let _ = acquire(&store, &key("new"), 1);
+    assert!(call.as_mut().poll(&mut context).is_pending());
+    lock.rollback().unwrap();
+    assert!(matches!(wait(call).unwrap(), ClaimOutcome::Acquired { .. }));
     let left = number(&database.connect(), "SELECT count(*) FROM oncekey") as usize - 1;
     assert!((ROWS * 4 / 5..ROWS).contains(&left), "one step came before the claim: {left} left");
     assert_eq!(wait(purge).unwrap().removed, ROWS);
-    assert!(get(&store, &key("new")).is_some());
+    assert!(get(&store, &new).is_some());
 }
