@@ -137,6 +137,8 @@ impl Writer {
                     Task::Alone(work) => {
                         self.commit(std::mem::take(&mut batch));
                         work(&mut self);
+                        // Business may have set another time to wait for locks. If this fails, nobody waits.
+                        let _ = busy::install(&mut self.connection);
                     }
                 }
             }
