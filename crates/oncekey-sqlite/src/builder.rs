@@ -11,6 +11,7 @@ use oncekey::store::{ErrorKind, StoreError};
 use rusqlite::Connection;
 
 use crate::connect::{self, Connecting};
+use crate::file::OpenFile;
 use crate::queue::Queue;
 use crate::reader::Reader;
 use crate::schema::Schema;
@@ -198,6 +199,7 @@ impl SqliteStoreBuilder {
         let schema = Arc::new(Schema::new(&self.table)?);
         let connecting = self.connecting(self.migrate_on_open);
         let mut connection = connecting.for_writing()?;
+        let file = OpenFile::of(&self.path);
         if self.migrate_on_open {
             schema.migrate(&mut connection)?;
         }
@@ -228,6 +230,7 @@ impl SqliteStoreBuilder {
         }
         let writer = Writer {
             connection,
+            file,
             schema: shared.schema.clone(),
             clock: self.clock,
             busy_timeout: self.busy_timeout,
@@ -246,6 +249,7 @@ impl SqliteStoreBuilder {
             synchronous: self.synchronous,
             on_connect: self.on_connect.as_ref(),
             allow_wal_reset_bug: self.allow_wal_reset_bug,
+            version: rusqlite::version_number(),
         }
     }
 }

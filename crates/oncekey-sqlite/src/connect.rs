@@ -32,14 +32,20 @@ pub(crate) struct Connecting<'a> {
     pub(crate) synchronous: Synchronous,
     pub(crate) on_connect: Option<&'a OnConnect>,
     pub(crate) allow_wal_reset_bug: bool,
+    /// The SQLite that is linked.
+    pub(crate) version: i32,
 }
 
 impl Connecting<'_> {
     pub(crate) fn for_writing(&self) -> Result<Connection, StoreError> {
-        check_version(rusqlite::version_number(), self.allow_wal_reset_bug)?;
+        check_version(self.version, self.allow_wal_reset_bug)?;
         let mut connection = self.open(self.create)?;
         if let Some(setup) = self.on_connect {
-            setup(&mut connection).map_err(|error| OPEN.failed(error))?;
+            setup(&mut connection).map_err(|error| {
+                let message = "what `on_connect` does with the connection failed";
+                let kind = OPEN.failed_kind(&error);
+                StoreError::new(kind, OPERATION).with_message(message).with_source(error)
+            })?;
         }
         self.prepare(&mut connection)?;
         Ok(connection)
@@ -53,6 +59,14 @@ impl Connecting<'_> {
     }
 
     fn open(&self, create: bool) -> Result<Connection, StoreError> {
+        let path = self.path.display();
+        // SQLite would take a VFS and parameters from it, and one of them turns the locks off.
+        if self.path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+            let message = format!(
+                "`{path}` is a URI; give a path, with `./` before it if a file is called that"
+            );
+            return Err(misconfigured(OPERATION, message));
+        }
         // One thread uses a connection at a time, so SQLite need not lock it.
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
@@ -60,6 +74,10 @@ impl Connecting<'_> {
             match (error.sqlite_error_code(), self.obstacle()) {
                 (Some(ErrorCode::CannotOpen), Some(obstacle)) => {
                     misconfigured(OPERATION, obstacle).with_source(error)
+                }
+                (None, _) => {
+                    let message = format!("`{path}` cannot be a path for SQLite; give another");
+                    misconfigured(OPERATION, message).with_source(error)
                 }
                 _ => OPEN.failed(error),
             }
@@ -90,7 +108,19 @@ impl Connecting<'_> {
         busy::install(connection).map_err(|error| OPEN.failed(error))?;
         busy::allow(self.busy_timeout);
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        // Before it uses the log: it could not give up the locks of that any more.
+        lock_as_needed(connection)?;
         self.use_wal(connection)?;
+        let locking = lock_as_needed(connection)?;
+        if !locking.eq_ignore_ascii_case("normal") {
+            return Err(misconfigured(
+                OPERATION,
+                format!(
+                    "`on_connect` leaves the connection in the locking mode `{locking}`, which locks \
+                     everybody else out"
+                ),
+            ));
+        }
         let (level, name) = match self.synchronous {
             Synchronous::Full => (2, "FULL"),
             Synchronous::Normal => (1, "NORMAL"),
@@ -158,6 +188,13 @@ fn check_version(version: i32, allow_wal_reset_bug: bool) -> Result<(), StoreErr
     ))
 }
 
+/// Lets others use the file in between, and returns whether it does: a connection may have been set to keep
+/// its locks.
+fn lock_as_needed(connection: &Connection) -> Result<String, StoreError> {
+    let sql = "PRAGMA main.locking_mode = NORMAL";
+    connection.query_row(sql, [], |row| row.get(0)).map_err(|error| OPEN.failed(error))
+}
+
 fn set(connection: &Connection, pragma: &str, value: i64) -> Result<(), StoreError> {
     connection.pragma_update(None, pragma, value).map_err(|error| OPEN.failed(error))
 }
@@ -187,6 +224,29 @@ mod tests {
         assert!(check_version(3_051_003, false).is_ok());
     }
 
+    fn connecting(path: &Path) -> Connecting<'_> {
+        Connecting {
+            path,
+            create: true,
+            busy_timeout: Duration::ZERO,
+            synchronous: Synchronous::Full,
+            on_connect: None,
+            allow_wal_reset_bug: false,
+            version: FIRST_SOUND_VERSION,
+        }
+    }
+
+    #[test]
+    fn an_unsound_version_does_not_touch_the_file_unless_allowed_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sqlite3");
+        let old = Connecting { version: FIRST_SOUND_VERSION - 1, ..connecting(&path) };
+        assert_eq!(old.for_writing().unwrap_err().kind(), ErrorKind::Misconfigured);
+        assert!(!path.exists());
+        let allowed = Connecting { allow_wal_reset_bug: true, ..old };
+        assert!(allowed.for_writing().is_ok());
+    }
+
     /// File permissions do not bind every user that tests run as, so the connection is what cannot
     /// write here.
     #[test]
@@ -198,15 +258,7 @@ mod tests {
         drop(made);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let mut connection = Connection::open_with_flags(&path, flags).unwrap();
-        let connecting = Connecting {
-            path: &path,
-            create: true,
-            busy_timeout: Duration::ZERO,
-            synchronous: Synchronous::Full,
-            on_connect: None,
-            allow_wal_reset_bug: true,
-        };
-        let error = connecting.prepare(&mut connection).unwrap_err();
+        let error = connecting(&path).prepare(&mut connection).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! What an error of SQLite means for a caller of a store.
 
 use oncekey::store::{ErrorKind, StoreError};
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 /// What has to be known of a command to name the kind of its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +64,36 @@ impl Purpose {
             .with_source(error)
     }
 
+    /// The error of business whose commit failed with nothing done.
+    pub(crate) fn not_committed(self, error: Error) -> StoreError {
+        if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+            return self.failed(error);
+        }
+        let message =
+            "a deferred constraint of a business table is violated; everything was rolled back";
+        misconfigured(self.operation, message).with_source(error)
+    }
+
     /// The error of a command on a row that was changed behind the store's back.
     pub(crate) fn corrupt(self, problem: &'static str) -> StoreError {
         StoreError::new(ErrorKind::Corrupt, self.operation).with_message(problem)
     }
 
     fn explain(self, error: &Error) -> (ErrorKind, &'static str) {
+        if let Error::StatementChangedRows(_) = error {
+            return (
+                ErrorKind::Misconfigured,
+                "a trigger on the table keeps rows from being written or removed; drop it",
+            );
+        }
+        if let Some(failure) = error.sqlite_error()
+            && failure.extended_code == ffi::SQLITE_READONLY_DBMOVED
+        {
+            return (
+                ErrorKind::Misconfigured,
+                "the file was moved, removed or replaced while it was open; open the store again",
+            );
+        }
         let Some(code) = error.sqlite_error_code() else {
             return (
                 ErrorKind::Misconfigured,
@@ -154,17 +178,12 @@ pub(crate) fn misconfigured(
 pub(crate) fn again(error: &Error) -> Error {
     match error {
         Error::SqliteFailure(failure, message) => Error::SqliteFailure(*failure, message.clone()),
-        other => Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-            Some(other.to_string()),
-        ),
+        other => Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), Some(other.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi;
-
     use super::*;
 
     fn kind(code: std::ffi::c_int, no_room: NoRoom) -> ErrorKind {

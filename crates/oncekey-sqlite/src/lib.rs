@@ -4,8 +4,10 @@
 mod builder;
 mod busy;
 mod columns;
+mod commit;
 mod connect;
 mod error;
+mod file;
 mod purge;
 mod queue;
 mod reader;

@@ -33,7 +33,7 @@ pub(crate) struct Step {
 /// so before, and then it is no longer due, or comes after, and finds nothing. A row that cannot be
 /// understood is passed over, and the next step goes on behind it.
 pub(crate) fn step(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     purpose: Purpose,
     after: Place,
     most: usize,
@@ -42,6 +42,7 @@ pub(crate) fn step(
     let mut looked_at = 0;
     let mut last = after;
     let mut over = Vec::new();
+    let mut example = None;
     let failed = |error| purpose.failed(error);
     let now = session.now();
     {
@@ -58,11 +59,16 @@ pub(crate) fn step(
                 && transition(Some(&record), &Purge, now).change == Change::Remove
             {
                 over.push(key);
+                example = Some(record);
             }
         }
     }
     for key in &over {
         session.delete(key).map_err(failed)?;
     }
-    Ok(Step { removed: over.len(), next: (looked_at == looks).then_some(last) })
+    let removed = over.len();
+    if let (Some(key), Some(record)) = (over.pop(), example) {
+        session.replaced(key, record);
+    }
+    Ok(Step { removed, next: (looked_at == looks).then_some(last) })
 }

@@ -195,7 +195,10 @@ INSERT INTO \"{table}_meta\" (name, value) VALUES
         let table = exists(&self.table).map_err(failed)?;
         let meta = exists(&format!("{}_meta", self.table)).map_err(failed)?;
         Ok(match (table, meta) {
-            (false, false) => Found::Nothing,
+            (false, false) => {
+                let index = exists(&format!("{}_forget_at", self.table)).map_err(failed)?;
+                if index { Found::Foreign } else { Found::Nothing }
+            }
             (true, true) => match self.meta(connection, SCHEMA_VERSION) {
                 Ok(Some(version)) => Found::Version(version),
                 // A table of other columns, or a view.
@@ -230,13 +233,7 @@ INSERT INTO \"{table}_meta\" (name, value) VALUES
             ));
         }
         if self.meta(connection, TOKEN_FLOOR).ok().flatten().is_none() {
-            return Err(misconfigured(
-                CHECK.operation,
-                format!(
-                    "the table `{}_meta` lacks the row `{TOKEN_FLOOR}`; insert it as `ddl` does",
-                    self.table
-                ),
-            ));
+            return Err(self.without_floor(CHECK.operation));
         }
         Ok(())
     }
@@ -287,13 +284,21 @@ INSERT INTO \"{table}_meta\" (name, value) VALUES
         Ok(shape)
     }
 
+    pub(crate) fn without_floor(&self, operation: &'static str) -> StoreError {
+        let table = &self.table;
+        let message = format!(
+            "the table `{table}_meta` lacks the row `{TOKEN_FLOOR}`; insert it as `ddl` does"
+        );
+        misconfigured(operation, message)
+    }
+
     fn foreign(&self) -> StoreError {
         let table = &self.table;
         misconfigured(
             CHECK.operation,
             format!(
-                "the database has something else named `{table}` or `{table}_meta`; choose another \
-                 name with `table`"
+                "the database has something else named `{table}`, `{table}_meta` or \
+                 `{table}_forget_at`; choose another name with `table`"
             ),
         )
     }

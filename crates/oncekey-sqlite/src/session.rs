@@ -17,6 +17,11 @@ pub(crate) struct Session<'a> {
     schema: &'a Schema,
     clock: &'a dyn Clock,
     floor: Option<Floor>,
+    /// Whether the last command found a record of its key.
+    knew_key: bool,
+    /// A record that was changed, as it was before. Nobody can bring that back: deadlines only go up, and
+    /// attempts that ended, were replaced or removed stay so.
+    replaced: Option<(Vec<u8>, Record)>,
 }
 
 /// The greatest time at which a token was made, or the greatest token made since the clock stepped
@@ -26,6 +31,9 @@ struct Floor {
     stored: u64,
     current: u64,
 }
+
+const NO_FLOOR: Problem = "the row `token_floor` of the second table is no token: it was damaged, or edited by \
+                           hand; set it to the highest token that was ever granted";
 
 /// What the key has in the table.
 enum Found {
@@ -41,7 +49,7 @@ impl<'a> Session<'a> {
         schema: &'a Schema,
         clock: &'a dyn Clock,
     ) -> Self {
-        Self { connection, schema, clock, floor: None }
+        Self { connection, schema, clock, floor: None, knew_key: false, replaced: None }
     }
 
     /// Applies `command` to the record of `key`.
@@ -51,7 +59,7 @@ impl<'a> Session<'a> {
         key: &Key,
         command: &C,
     ) -> Result<C::Outcome, StoreError> {
-        let found = self.find(key).map_err(|error| purpose.failed(error))?;
+        let found = self.find(key.as_bytes()).map_err(|error| purpose.failed(error))?;
         self.decide(purpose, key, found, command)
     }
 
@@ -62,8 +70,8 @@ impl<'a> Session<'a> {
         key: &Key,
         claim: &Claim,
     ) -> Result<ClaimOutcome, StoreError> {
-        let found = self.find(key).map_err(|error| purpose.failed(error))?;
-        let floor = self.floor().map_err(|error| purpose.failed(error))?;
+        let found = self.find(key.as_bytes()).map_err(|error| purpose.failed(error))?;
+        let floor = self.floor(purpose)?;
         let floored = Floored::new(claim, floor.current);
         let outcome = self.decide(purpose, key, found, &floored)?;
         if let Some(raised) = floored.raised.get() {
@@ -80,7 +88,7 @@ impl<'a> Session<'a> {
         command: &C,
         removed: C::Outcome,
     ) -> Result<C::Outcome, StoreError> {
-        match self.find(key).map_err(|error| purpose.failed(error))? {
+        match self.find(key.as_bytes()).map_err(|error| purpose.failed(error))? {
             Found::Corrupt(_) => {
                 self.delete(key.as_bytes()).map_err(|error| purpose.failed(error))?;
                 Ok(removed)
@@ -101,26 +109,46 @@ impl<'a> Session<'a> {
         self.schema
     }
 
-    pub(crate) fn delete(&self, key: &[u8]) -> rusqlite::Result<usize> {
+    pub(crate) const fn knew_key(&self) -> bool {
+        self.knew_key
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> rusqlite::Result<()> {
         let sql = &self.schema.delete;
-        self.connection.prepare_cached(sql)?.execute([key])
+        one_row(self.connection.prepare_cached(sql)?.execute([key])?)
+    }
+
+    /// Remembers one of the records that were changed: `before` was in the row of `key`.
+    pub(crate) fn replaced(&mut self, key: Vec<u8>, before: Record) {
+        self.replaced = Some((key, before));
     }
 
     /// Writes what the whole transaction has to remember. Call it before the commit.
-    pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
-        if let Some(floor) = &mut self.floor
-            && floor.current > floor.stored
-        {
-            let sql = &self.schema.set_floor;
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute([floor.current.cast_signed()])?;
-            floor.stored = floor.current;
+    pub(crate) fn finish(&self) -> rusqlite::Result<()> {
+        let Some(floor) = self.raised_floor() else { return Ok(()) };
+        let sql = &self.schema.set_floor;
+        one_row(self.connection.prepare_cached(sql)?.execute([floor.cast_signed()])?)
+    }
+
+    /// Whether nothing of this transaction, which is over, is in force, as far as the rows tell. Others may have
+    /// written since.
+    pub(crate) fn is_undone(&self) -> rusqlite::Result<bool> {
+        if let Some(floor) = self.raised_floor() {
+            let stored = self.schema.meta(self.connection, TOKEN_FLOOR)?;
+            return Ok(stored.is_some_and(|stored| stored.cast_unsigned() < floor));
         }
-        Ok(())
+        let Some((key, before)) = &self.replaced else { return Ok(false) };
+        Ok(matches!(self.find(key)?, Found::Record(now) if now == *before))
+    }
+
+    /// The floor after this transaction, if it goes up. It never comes down again.
+    fn raised_floor(&self) -> Option<u64> {
+        let floor = self.floor?;
+        (floor.current > floor.stored).then_some(floor.current)
     }
 
     fn decide<C: Command>(
-        &self,
+        &mut self,
         purpose: Purpose,
         key: &Key,
         found: Found,
@@ -131,6 +159,7 @@ impl<'a> Session<'a> {
             Found::Record(record) => Some(record),
             Found::Corrupt(problem) => return Err(purpose.corrupt(problem)),
         };
+        self.knew_key = record.is_some();
         let decided = transition(record.as_ref(), command, self.now());
         let key = key.as_bytes();
         let sql = match (&decided.change, &record) {
@@ -138,22 +167,29 @@ impl<'a> Session<'a> {
             _ => &self.schema.update,
         };
         match &decided.change {
-            Change::Keep => Ok(0),
+            Change::Keep => Ok(()),
             Change::Put(record) => self
                 .connection
                 .prepare_cached(sql)
-                .and_then(|mut statement| columns::write(&mut statement, key, record)),
+                .and_then(|mut statement| columns::write(&mut statement, key, record))
+                .and_then(one_row),
             Change::Remove => self.delete(key),
         }
-        .map_err(|error| {
-            let known = record.is_some();
-            purpose.on_known_key(known).failed(error)
-        })?;
+        .map_err(|error| purpose.on_known_key(self.knew_key).failed(error))?;
+        let changed = match &decided.change {
+            Change::Keep => false,
+            Change::Put(after) => record.as_ref() != Some(after),
+            Change::Remove => true,
+        };
+        if let Some(before) = record
+            && changed
+        {
+            self.replaced(key.to_vec(), before);
+        }
         Ok(decided.outcome)
     }
 
-    fn find(&self, key: &Key) -> rusqlite::Result<Found> {
-        let key = key.as_bytes();
+    fn find(&self, key: &[u8]) -> rusqlite::Result<Found> {
         let mut statement = self.connection.prepare_cached(&self.schema.select)?;
         let mut rows = statement.query([key])?;
         Ok(match rows.next()? {
@@ -165,16 +201,25 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn floor(&mut self) -> rusqlite::Result<Floor> {
+    fn floor(&mut self, purpose: Purpose) -> Result<Floor, StoreError> {
         if let Some(floor) = self.floor {
             return Ok(floor);
         }
-        let stored = self.schema.meta(self.connection, TOKEN_FLOOR)?;
-        let stored = stored.unwrap_or(0).cast_unsigned();
+        let stored = self.schema.meta(self.connection, TOKEN_FLOOR);
+        let Some(stored) = stored.map_err(|error| purpose.failed(error))? else {
+            return Err(self.schema.without_floor(purpose.operation));
+        };
+        let stored = u64::try_from(stored).ok().filter(|floor| *floor <= FencingToken::MAX.get());
+        let stored = stored.ok_or_else(|| purpose.corrupt(NO_FLOOR))?;
         let floor = Floor { stored, current: stored };
         self.floor = Some(floor);
         Ok(floor)
     }
+}
+
+/// Refuses to go on where SQLite was told to leave a row as it is, and calls that a success.
+fn one_row(changed: usize) -> rusqlite::Result<()> {
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 /// A claim whose new token is above the floor when the clock is behind it.

@@ -68,15 +68,16 @@ use crate::writer::{Call, Task};
 /// # Errors
 /// - [`Timeout`](ErrorKind::Timeout): another connection held the lock on the file for longer than
 ///   [`busy_timeout`](SqliteStoreBuilder::busy_timeout). Not applied.
-/// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the commit failed, for example because the disk did.
+/// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the commit failed, for example because the disk did. A
+///   full disk is known to have rolled it back, and is one of the following.
 /// - [`Full`](ErrorKind::Full): no room on the disk, or in the file, for a new key.
 /// - [`TooLarge`](ErrorKind::TooLarge): no room for this result or this progress, or it is longer than
 ///   SQLite allows (one gigabyte).
 /// - [`Corrupt`](ErrorKind::Corrupt): the row, or the file, was changed behind the store's back.
-/// - [`Misconfigured`](ErrorKind::Misconfigured): the file became read-only or lost its table, or this
-///   process is a fork of the one that opened the store.
-/// - [`Unavailable`](ErrorKind::Unavailable): the disk failed before the commit, or too many calls
-///   wait already. Not applied.
+/// - [`Misconfigured`](ErrorKind::Misconfigured): the file became read-only, lost its table or was moved
+///   or replaced, or this process is a fork of the one that opened the store.
+/// - [`Unavailable`](ErrorKind::Unavailable): the disk failed before the commit, it has no room for a
+///   change that carries nothing, or too many calls wait already. Not applied.
 ///
 /// # Dropping
 /// The last clone that is dropped ends the threads and waits for that: they finish what is queued,
@@ -109,7 +110,7 @@ impl SqliteStore {
         Self::builder(path).open()
     }
 
-    /// Sets up a store in the database file at `path`.
+    /// Sets up a store in the database file at `path`: a path, and no URI.
     pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
         SqliteStoreBuilder::new(path.as_ref())
     }
@@ -133,8 +134,7 @@ impl SqliteStore {
         F: FnMut(&mut Session<'_>, Purpose) -> Result<O, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let decided = None;
-        self.send(purpose, Task::Command(Box::new(Call { purpose, run, decided, reply })))?;
+        self.send(purpose, Task::Command(Box::new(Call::new(purpose, run, reply))))?;
         answer.await.unwrap_or_else(|_| Err(ended(purpose)))
     }
 

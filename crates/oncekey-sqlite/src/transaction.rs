@@ -8,12 +8,13 @@ use futures::channel::oneshot;
 use oncekey::store::{ErrorKind, Fenced, Grant, Status, StoreError};
 use oncekey::transaction::{Admitted, Prepared, check_completed};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::busy;
 use crate::columns;
+use crate::commit::{Uncommitted, is_without_room};
 use crate::error::{NoRoom, Purpose, misconfigured};
 use crate::session::Session;
 use crate::store::{SqliteStore, ended};
@@ -21,7 +22,7 @@ use crate::writer::{Task, Writer};
 
 const CLAIM: Purpose = Purpose::when_full("claim", NoRoom::Key);
 const COMPLETE: Purpose = Purpose::when_full("complete", NoRoom::Content);
-const RUN: Purpose = Purpose::new("run in a transaction");
+const RUN: Purpose = Purpose::when_full("run in a transaction", NoRoom::Key);
 
 /// Whoever ends the transaction ends this too, so that it is noticed.
 const SAVEPOINT: &str = "SAVEPOINT oncekey_business";
@@ -32,10 +33,11 @@ impl SqliteStore {
     /// Runs `business` in one transaction with the claim and the completion of `key`: its writes and
     /// the record of its result commit together, or not at all.
     ///
-    /// For business tables in the same file. `business` gets the transaction, must not end it, and runs
-    /// on the thread that writes: while it runs, all other calls of this store wait, also the renewals
-    /// of other keys' leases. Keep it to statements on this database; what takes longer than a small
-    /// part of a lease belongs before it. Duplicates that come meanwhile wait, and get its result.
+    /// For business tables in the same file: what is written to an attached database commits apart from
+    /// it. `business` gets the transaction, must not end it, and runs on the thread that writes: while it
+    /// runs, all other calls of this store wait, also the renewals of other keys' leases. Keep it to
+    /// statements on this database; what takes longer than a small part of a lease belongs before it.
+    /// Duplicates that come meanwhile wait, and get its result.
     ///
     /// ```
     /// use oncekey::{Fingerprint, Idempotency, Key, Scope};
@@ -250,6 +252,7 @@ impl Writer {
         T: Serialize + DeserializeOwned,
         F: FnOnce(&Transaction<'_>) -> Result<T, E>,
     {
+        self.file.check().map_err(|error| RunError::Store(RUN.failed(error)))?;
         busy::allow(self.busy_timeout);
         // Dropping it, on every way out but the last, rolls it back.
         let transaction = self
@@ -264,26 +267,30 @@ impl Writer {
             Admitted::Replay(outcome) => return Ok(outcome),
         };
 
-        let failed = |error| RunError::Store(RUN.failed(error));
-        transaction.execute_batch(SAVEPOINT).map_err(failed)?;
+        let run = RUN.on_known_key(session.knew_key());
+        transaction.execute_batch(SAVEPOINT).map_err(|error| RunError::Store(run.failed(error)))?;
         let done = business(&transaction);
         let is_ours = transaction.execute_batch(if done.is_ok() { RELEASE } else { ROLL_BACK_TO });
-        is_ours.map_err(|error| RunError::Store(ended_by_business(error)))?;
+        is_ours.map_err(|error| RunError::Store(ended_by_business(run, error)))?;
         let value = done.map_err(RunError::NotStarted)?;
 
         let fenced = complete(&mut session, prepared, grant, &value).map_err(RunError::Store)?;
         if check_completed(fenced).is_err() {
             return Err(RunError::LeaseLost);
         }
-        session.finish().map_err(failed)?;
-        // Not `commit`, which rolls back what it could not commit before that can be looked at.
-        if let Err(error) = transaction.execute_batch("COMMIT") {
-            let still_open = !transaction.is_autocommit();
-            drop(transaction);
-            return self.settle(prepared, number, value, error, still_open);
-        }
+        // Not the transaction's own, which rolls back what it could not commit before that can be looked at.
+        let committed = session.commit();
         drop(transaction);
-        Ok(prepared.committed(number, value))
+        match committed {
+            Ok(()) => Ok(prepared.committed(number, value)),
+            Err(Uncommitted::NotApplied(error)) => {
+                if is_without_room(&error) {
+                    self.reuse_the_log();
+                }
+                Err(RunError::Store(run.not_committed(error)))
+            }
+            Err(Uncommitted::Unknown(error)) => self.settle(prepared, number, value, error),
+        }
     }
 
     /// What became of a commit that failed: found out by reading, never by running again.
@@ -293,20 +300,7 @@ impl Writer {
         number: u32,
         value: T,
         error: rusqlite::Error,
-        still_open: bool,
     ) -> Result<Outcome<T>, RunError<E>> {
-        if still_open {
-            // SQLite did not begin to commit.
-            let error = match error.sqlite_error_code() {
-                Some(ErrorCode::ConstraintViolation) => {
-                    let message = "a deferred constraint of a business table is violated; everything \
-                                   was rolled back";
-                    misconfigured(RUN.operation, message).with_source(error)
-                }
-                _ => RUN.failed(error),
-            };
-            return Err(RunError::Store(error));
-        }
         match self.is_completed_by(prepared) {
             Ok(true) => Ok(prepared.committed(number, value)),
             _ => Err(RunError::Store(RUN.unknown(error))),
@@ -329,7 +323,12 @@ impl Writer {
     }
 }
 
-fn ended_by_business(error: rusqlite::Error) -> StoreError {
+/// The savepoint of the closure could not be ended.
+fn ended_by_business(run: Purpose, error: rusqlite::Error) -> StoreError {
+    // It was there, so the transaction was too.
+    if is_without_room(&error) {
+        return run.failed(error);
+    }
     StoreError::new(ErrorKind::OutcomeUnknown, RUN.operation)
         .with_message(
             "the closure ended the transaction itself, or a statement in it did, so what it wrote may be \
@@ -350,6 +349,7 @@ mod tests {
     use super::*;
     use crate::builder::Synchronous;
     use crate::connect::Connecting;
+    use crate::file::OpenFile;
     use crate::schema::Schema;
 
     /// A failed commit that was in the file all the same is found there, and is not run again.
@@ -368,9 +368,11 @@ mod tests {
             synchronous: Synchronous::Full,
             on_connect: None,
             allow_wal_reset_bug: true,
+            version: rusqlite::version_number(),
         };
         let mut writer = Writer {
             connection: connecting.for_writing().unwrap(),
+            file: OpenFile::of(&path),
             schema: Arc::new(Schema::new("oncekey").unwrap()),
             clock: Arc::new(SystemClock::new()),
             busy_timeout: Duration::from_secs(5),
@@ -378,17 +380,17 @@ mod tests {
         let lost = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None);
         let prepared = idempotency.prepare(&key, &fingerprint).unwrap();
 
-        let not_there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost(), false);
+        let not_there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost());
         let Err(RunError::Store(error)) = not_there else { panic!("it is unknown") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
 
         let ran = writer.run_alone(&prepared, |_| Ok::<_, Infallible>(7));
         assert_eq!(*ran.unwrap().value(), 7);
-        let there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost(), false).unwrap();
+        let there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost()).unwrap();
         assert_eq!((*there.value(), there.is_replay()), (7, false));
 
         // The result of somebody else is not ours.
         let other = idempotency.prepare(&key, &fingerprint).unwrap();
-        assert!(writer.settle::<_, Infallible>(&other, 1, 7, lost(), false).is_err());
+        assert!(writer.settle::<_, Infallible>(&other, 1, 7, lost()).is_err());
     }
 }

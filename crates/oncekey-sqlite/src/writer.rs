@@ -14,7 +14,9 @@ use oncekey::store::StoreError;
 use rusqlite::{Connection, Error, ffi};
 
 use crate::busy;
+use crate::commit::{Uncommitted, execute, is_without_room, roll_back};
 use crate::error::{Purpose, again};
+use crate::file::OpenFile;
 use crate::queue::{Closing, Queue};
 use crate::schema::Schema;
 use crate::session::Session;
@@ -54,7 +56,7 @@ pub(crate) trait Job: Send {
 pub(crate) enum Failure<'a> {
     /// It was not begun, or rolled back.
     NotApplied(&'a Error),
-    /// Its commit failed.
+    /// Its commit failed, and may be in the file.
     Unknown(&'a Error),
 }
 
@@ -62,10 +64,17 @@ pub(crate) type Reply<O> = oneshot::Sender<Result<O, StoreError>>;
 
 /// The job that runs a closure.
 pub(crate) struct Call<O, F> {
-    pub(crate) purpose: Purpose,
-    pub(crate) run: F,
-    pub(crate) decided: Option<Result<O, StoreError>>,
-    pub(crate) reply: Reply<O>,
+    purpose: Purpose,
+    run: F,
+    decided: Option<Result<O, StoreError>>,
+    knew_key: bool,
+    reply: Reply<O>,
+}
+
+impl<O, F> Call<O, F> {
+    pub(crate) const fn new(purpose: Purpose, run: F, reply: Reply<O>) -> Self {
+        Self { purpose, run, decided: None, knew_key: false, reply }
+    }
 }
 
 impl<O, F> Job for Call<O, F>
@@ -79,6 +88,7 @@ where
 
     fn decide(&mut self, session: &mut Session<'_>) -> bool {
         let decided = (self.run)(session, self.purpose);
+        self.knew_key = session.knew_key();
         // A row that makes no sense is an error too, but none of a statement: it has no source.
         let failed = decided.as_ref().is_err_and(|error| error.source().is_some());
         self.decided = Some(decided);
@@ -90,7 +100,9 @@ where
             (Some(Failure::Unknown(error)), _) => Err(self.purpose.unknown(again(error))),
             // It knows better what failed.
             (_, Some(Err(error))) => Err(error),
-            (Some(Failure::NotApplied(error)), _) => Err(self.purpose.failed(again(error))),
+            (Some(Failure::NotApplied(error)), _) => {
+                Err(self.purpose.on_known_key(self.knew_key).failed(again(error)))
+            }
             (None, Some(Ok(outcome))) => Ok(outcome),
             // Not decided, and nothing failed: dropping the reply says that nobody knows.
             (None, None) => return,
@@ -103,6 +115,7 @@ where
 /// What the thread works with.
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
+    pub(crate) file: OpenFile,
     pub(crate) schema: Arc<Schema>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) busy_timeout: Duration,
@@ -124,6 +137,8 @@ impl Writer {
                     Task::Alone(work) => {
                         self.commit(std::mem::take(&mut batch));
                         work(&mut self);
+                        // Business may have set another time to wait for locks. If this fails, nobody waits.
+                        let _ = busy::install(&mut self.connection);
                     }
                 }
             }
@@ -138,22 +153,28 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
-        match self.attempt(&mut jobs) {
-            Attempt::Committed => answer(jobs, None),
-            Attempt::NotApplied(error) => answer(jobs, Some(Failure::NotApplied(&error))),
-            Attempt::Unknown(error) => answer(jobs, Some(Failure::Unknown(&error))),
-            Attempt::Failed if jobs.len() == 1 => {
-                // The job knows better. If it does not, it must not be taken for done.
-                let aborted = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT), None);
-                answer(jobs, Some(Failure::NotApplied(&aborted)));
-            }
-            // One of them cannot be done. The others must not suffer for it.
-            Attempt::Failed => {
-                for job in jobs {
-                    self.commit(vec![job]);
-                }
-            }
+        let mut attempt = self.attempt(&mut jobs);
+        if attempt.is_without_room() {
+            self.reuse_the_log();
+            attempt = self.attempt(&mut jobs);
         }
+        // Some of them cannot be done. The others must not suffer for it.
+        if jobs.len() > 1 && (matches!(attempt, Attempt::Failed) || attempt.is_without_room()) {
+            for job in jobs {
+                let mut alone = vec![job];
+                let attempt = self.attempt(&mut alone);
+                answer(alone, &attempt);
+            }
+        } else {
+            answer(jobs, &attempt);
+        }
+    }
+
+    /// Moves what the log has to the file itself, where the disk is full: then the next commit can be
+    /// written over it, and mostly needs no more room. Whether this succeeds, that commit tells.
+    pub(crate) fn reuse_the_log(&self) {
+        let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
+        let _ = self.connection.query_row(sql, [], |_| Ok(()));
     }
 
     fn attempt(&self, jobs: &mut [Box<dyn Job>]) -> Attempt {
@@ -165,47 +186,49 @@ impl Writer {
             // A statement that failed may have ended the transaction (a full disk does), or left a part
             // of its work behind (a damaged page does).
             if !job.decide(&mut session) || self.connection.is_autocommit() {
-                self.roll_back();
+                roll_back(&self.connection);
                 return Attempt::Failed;
             }
         }
-        let attempt = match session.finish().map(|()| self.execute("COMMIT")) {
-            Ok(Ok(())) => return Attempt::Committed,
-            Ok(Err(error)) => Attempt::Unknown(error),
-            Err(error) => Attempt::NotApplied(error),
-        };
-        self.roll_back();
-        attempt
-    }
-
-    fn begin(&self) -> rusqlite::Result<()> {
-        busy::allow(self.busy_timeout);
-        // A transaction that was begun as a reader cannot wait for the lock when it starts to write.
-        self.execute("BEGIN IMMEDIATE")
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            // If this fails as well, the next BEGIN does too, and says so.
-            let _ = self.connection.execute_batch("ROLLBACK");
+        match session.commit() {
+            Ok(()) => Attempt::Committed,
+            Err(Uncommitted::NotApplied(error)) => Attempt::NotApplied(error),
+            Err(Uncommitted::Unknown(error)) => Attempt::Unknown(error),
         }
     }
 
-    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
+    fn begin(&self) -> rusqlite::Result<()> {
+        self.file.check()?;
+        busy::allow(self.busy_timeout);
+        // A transaction that was begun as a reader cannot wait for the lock when it starts to write.
+        execute(&self.connection, "BEGIN IMMEDIATE")
     }
 }
 
 enum Attempt {
     Committed,
-    /// It was not begun, or failed before its commit.
+    /// It was not begun, or its commit failed with nothing done.
     NotApplied(Error),
     /// The job that was decided last cannot be done. Nothing is in force.
     Failed,
     Unknown(Error),
 }
 
-fn answer(jobs: Vec<Box<dyn Job>>, failure: Option<Failure<'_>>) {
+impl Attempt {
+    fn is_without_room(&self) -> bool {
+        matches!(self, Self::NotApplied(error) if is_without_room(error))
+    }
+}
+
+fn answer(jobs: Vec<Box<dyn Job>>, attempt: &Attempt) {
+    // The job knows better what failed. If it does not, it must not be taken for done.
+    let aborted = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT), None);
+    let failure = match attempt {
+        Attempt::Committed => None,
+        Attempt::NotApplied(error) => Some(Failure::NotApplied(error)),
+        Attempt::Failed => Some(Failure::NotApplied(&aborted)),
+        Attempt::Unknown(error) => Some(Failure::Unknown(error)),
+    };
     for job in jobs {
         job.answer(failure);
     }

@@ -5,12 +5,15 @@
 mod common;
 mod shop;
 
+use std::task::{Context, Waker};
+use std::time::Duration;
+
 use oncekey::RunError;
-use oncekey::store::ErrorKind;
+use oncekey::store::{ErrorKind, Store};
 use oncekey_sqlite::rusqlite;
 
-use common::{acquire, get, key};
-use shop::{Shop, pay};
+use common::{acquire, claim, get, key, wait};
+use shop::{Shop, begin, pay};
 
 /// By whatever name it ends it, and whatever it returns then.
 #[test]
@@ -68,4 +71,28 @@ fn a_transaction_that_sqlite_ended_is_not_taken_for_one_that_is_open() {
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(shop.payments(), i64::from(goes_on));
     }
+}
+
+/// Business has the connection, and may set it up for itself.
+#[test]
+fn a_closure_that_does_not_wait_for_locks_lets_the_others_wait() {
+    let shop = Shop::new();
+    let impatient = |tx: &rusqlite::Transaction<'_>| {
+        tx.busy_timeout(Duration::ZERO)?;
+        pay(tx)
+    };
+    assert!(shop.run("a", impatient).is_ok());
+    let mut other = shop.database.connect();
+    let lock = begin(&mut other);
+    let (key, claim) = (key("b"), claim(1));
+    let mut call = shop.store.claim(&key, &claim);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(call.as_mut().poll(&mut context).is_pending());
+    while !format!("{:?}", shop.store).contains("queued: 0") {
+        std::thread::yield_now();
+    }
+    // The thread has it, and looks at the lock at once.
+    std::thread::sleep(Duration::from_millis(5));
+    lock.rollback().unwrap();
+    assert!(wait(call).is_ok());
 }

@@ -55,6 +55,22 @@ fn the_writer_waits_for_the_disk_unless_told_otherwise() {
     }
 }
 
+/// A stray write of the process could reach what is mapped.
+#[test]
+fn the_file_is_not_mapped() {
+    let database = Database::new();
+    let builder = database
+        .builder()
+        .on_connect(|connection| connection.pragma_update(None, "mmap_size", 1 << 20));
+    let store = builder.open().unwrap();
+    let idempotency = oncekey::Idempotency::at_least_once(store.clone());
+    let (key, fingerprint) = (key("a"), common::fingerprint());
+    let run = store.run_in_transaction(&idempotency, &key, &fingerprint, |tx| {
+        tx.query_row("PRAGMA mmap_size", [], |row| row.get::<_, i64>(0))
+    });
+    assert_eq!(*common::wait(run).unwrap().value(), 0);
+}
+
 #[test]
 fn the_file_is_not_mapped_into_memory() {
     let database = Database::new();
