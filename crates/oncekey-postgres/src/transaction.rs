@@ -7,7 +7,7 @@ use deadpool_postgres::Transaction;
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel};
 use futures::join;
 use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
-use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::transaction::{Admitted, Prepared, business_error, check_completed, store_error};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,12 +61,14 @@ impl PostgresStore {
     /// - The refusals: `Busy`, `Mismatch`, `Interrupted`, `Retired`. A key that was claimed by other means
     ///   and interrupted is taken over by an engine that runs at least once, and refused by the others.
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
-    ///   and the key is as free as before.
+    ///   and the key is as free as before. [`Unknown`](RunError::Unknown) if it had taken over from an
+    ///   interrupted attempt: what that one did is as unknown as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading for some
-    ///   seconds did not tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
-    ///   `Misconfigured`, also when the result cannot be encoded or a deferred constraint is violated;
-    ///   rolled back. Of other kinds as for [`claim`](oncekey::store::Store::claim); rolled back.
+    /// - [`InDoubt`](RunError::InDoubt): the connection was lost, and reading for some seconds did not tell
+    ///   what became of the transaction; or `business` ended it itself, whatever it returned.
+    /// - [`Store`](RunError::Store): it did not run, or was rolled back. Of kind `Misconfigured`, also when
+    ///   the result cannot be encoded or a deferred constraint is violated; of other kinds as for
+    ///   [`claim`](oncekey::store::Store::claim).
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     ///
@@ -116,27 +118,31 @@ impl PostgresStore {
                 };
             };
             begun.map_err(|error| RunError::Store(before_commit(error)))?;
-            let (grant, number) = match prepared.admit(outcome)? {
-                Admitted::Run { grant, number } => (grant, number),
+            let (grant, number, took_over) = match prepared.admit(outcome)? {
+                Admitted::Run { grant, number, took_over } => (grant, number, took_over),
                 Admitted::Replay(outcome) => return Ok(outcome),
             };
             drop(waiting);
-            let xact = xact.as_deref();
-            let ended = self.run_claimed(transaction, &prepared, grant, xact, business).await;
+            let running = Running { grant, took_over, xact: xact.as_deref() };
+            let ended = self.run_claimed(transaction, &prepared, &running, business).await;
             // What became of it is asked on another connection, which may be the only one.
             drop(client);
-            let settled = match ended {
+            let ended = match ended {
                 Ended::Committed(value) => Ok(value),
-                Ended::RolledBack(error) => return Err(error),
+                Ended::RolledBack(error) => Err(error),
                 Ended::InDoubt(value, error) => {
-                    self.settle_commit(&prepared, error, xact).await.map(|()| value)
+                    let settled = self.settle_commit(&prepared, error, running.xact).await;
+                    settled.map(|()| value).map_err(store_error)
                 }
                 Ended::Lost(error, failed) => {
-                    let settled = self.settle_lost(&prepared, failed, xact).await;
-                    return Err(settled.map_or_else(RunError::Store, |()| error));
+                    let settled = self.settle_lost(&prepared, failed, running.xact).await;
+                    Err(settled.map_or_else(store_error, |()| error))
                 }
             };
-            return settled.map(|value| prepared.committed(number, value)).map_err(RunError::Store);
+            return match ended {
+                Ok(value) => Ok(prepared.committed(number, value)),
+                Err(error) => Err(prepared.failed(number, error)),
+            };
         }
     }
 
@@ -145,8 +151,7 @@ impl PostgresStore {
         &self,
         mut transaction: Transaction<'_>,
         prepared: &Prepared,
-        grant: Grant,
-        xact: Option<&str>,
+        running: &Running<'_>,
         business: F,
     ) -> Ended<T, E>
     where
@@ -154,23 +159,21 @@ impl PostgresStore {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T, E>,
     {
         let error = match business(&mut transaction).await {
-            Ok(value) => {
-                match self.complete_on(&transaction, prepared, grant, &value, xact).await {
-                    Ok(()) => {
-                        return match transaction.commit().await {
-                            Ok(()) => Ended::Committed(value),
-                            Err(error) => Ended::InDoubt(value, error),
-                        };
-                    }
-                    Err(RecordError::Store(error)) => RunError::Store(error),
-                    Err(_) => RunError::LeaseLost,
+            Ok(value) => match self.complete_on(&transaction, prepared, running, &value).await {
+                Ok(()) => {
+                    return match transaction.commit().await {
+                        Ok(()) => Ended::Committed(value),
+                        Err(error) => Ended::InDoubt(value, error),
+                    };
                 }
-            }
-            Err(error) => RunError::NotStarted(error),
+                Err(RecordError::Store(error)) => store_error(error),
+                Err(_) => RunError::LeaseLost,
+            },
+            Err(error) => business_error(running.took_over, error),
         };
         match undo(transaction).await {
             Undone::RolledBack => Ended::RolledBack(error),
-            Undone::EndedBefore => Ended::RolledBack(RunError::Store(ended_by_business(RUN))),
+            Undone::EndedBefore => Ended::RolledBack(RunError::InDoubt(ended_by_business(RUN))),
             Undone::Unanswered(failed) => Ended::Lost(error, failed),
         }
     }
@@ -198,7 +201,7 @@ impl PostgresStore {
     /// let tx = client.transaction().await?;
     /// let outcome = match store.claim_in::<i64>(&tx, &prepared).await? {
     ///     Admitted::Replay(outcome) => outcome,
-    ///     Admitted::Run { grant, number } => {
+    ///     Admitted::Run { grant, number, .. } => {
     ///         let sql = "INSERT INTO payments (amount) VALUES (100) RETURNING id";
     ///         let receipt: i64 = tx.query_one(sql, &[]).await?.get(0);
     ///         store.complete_in(&tx, &prepared, grant, &receipt).await?;
@@ -296,13 +299,12 @@ impl PostgresStore {
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
         prepared: &Prepared,
-        grant: Grant,
+        running: &Running<'_>,
         value: &T,
-        xact: Option<&str>,
     ) -> Result<(), RecordError> {
-        let command = encode(prepared, grant, value).map_err(RecordError::Store)?;
+        let command = encode(prepared, running.grant, value).map_err(RecordError::Store)?;
         let terms = &self.shared.terms;
-        self.complete_with(transaction, prepared, &command, xact, terms).await
+        self.complete_with(transaction, prepared, &command, running.xact, terms).await
     }
 
     async fn complete_with(
@@ -341,6 +343,14 @@ enum Claimed {
     Told(ClaimOutcome, Option<String>),
     /// The row was not had in time.
     Locked,
+}
+
+/// A run that has its grant.
+struct Running<'a> {
+    grant: Grant,
+    took_over: bool,
+    /// Its transaction, as the server knows it.
+    xact: Option<&'a str>,
 }
 
 /// How a transaction ended that had its grant.

@@ -60,7 +60,7 @@ impl Load {
                 self.runs.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
-            Err(RunError::Store(error)) if error.kind() == ErrorKind::OutcomeUnknown => {
+            Err(RunError::InDoubt(_)) => {
                 self.unknown.fetch_add(1, Ordering::Relaxed);
             }
             // Nobody else pays this order, so that this stays true.

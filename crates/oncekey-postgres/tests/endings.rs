@@ -58,7 +58,7 @@ async fn is_found_out(shop: &Shop, end: &str, returns: Returns) {
         })
         .await;
     match run {
-        Err(RunError::Store(error)) => {
+        Err(RunError::InDoubt(error)) => {
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
             assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
         }
@@ -179,7 +179,7 @@ fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
                     .run_in_transaction(&shop.idempotency, &key, &request(), business)
                     .await;
                 match (end, run) {
-                    ("COMMIT", Err(RunError::Store(error))) => {
+                    ("COMMIT", Err(RunError::InDoubt(error))) => {
                         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
                     }
                     ("SELECT 1", Err(RunError::Store(error))) if !fails => {
@@ -207,7 +207,7 @@ fn where_nobody_can_be_asked_the_outcome_is_unknown() {
                 Err::<i64, _>("no stock")
             })
             .await;
-        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        let Err(RunError::InDoubt(error)) = run else { panic!("{run:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     });
 }
@@ -235,7 +235,7 @@ fn where_nobody_answers_the_outcome_is_unknown() {
         let (key, request) = (key("order"), request());
         let run = shop.store.run_in_transaction(&shop.idempotency, &key, &request, business);
         let run = timeout(PATIENCE, run).await.expect("it asks no longer");
-        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        let Err(RunError::InDoubt(error)) = run else { panic!("{run:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
 
         proxy.black_hole(false);
@@ -263,7 +263,7 @@ fn where_nobody_answers_it_is_not_said_to_be_rolled_back() {
         let (key, request) = (key("order"), request());
         let run = shop.store.run_in_transaction(&shop.idempotency, &key, &request, business);
         let run = timeout(PATIENCE, run).await.expect("it asks no longer");
-        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        let Err(RunError::InDoubt(error)) = run else { panic!("{run:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
         proxy.black_hole(false);
         assert!(!timeout(PATIENCE, shop.run("order")).await.unwrap().unwrap().is_replay());

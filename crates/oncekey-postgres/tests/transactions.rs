@@ -120,7 +120,7 @@ fn the_two_steps_commit_with_the_callers_transaction() {
             let prepared = shop.idempotency.prepare(&key("order"), &request()).unwrap();
             let tx = client.transaction().await.unwrap();
             let admitted = shop.store.claim_in::<i64>(&tx, &prepared).await.unwrap();
-            let Admitted::Run { grant, number } = admitted else { panic!("{admitted:?}") };
+            let Admitted::Run { grant, number, .. } = admitted else { panic!("{admitted:?}") };
             let paid = shop.pay(&tx, 100).await.unwrap();
             shop.store.complete_in(&tx, &prepared, grant, &paid).await.unwrap();
             if commit {

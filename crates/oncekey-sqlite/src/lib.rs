@@ -13,6 +13,7 @@ mod queue;
 mod reader;
 mod schema;
 mod session;
+mod settle;
 mod store;
 mod transaction;
 mod writer;

@@ -5,15 +5,14 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use futures::channel::oneshot;
-use oncekey::store::{ErrorKind, Fenced, Grant, Status, StoreError};
-use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::store::{ErrorKind, Fenced, Grant, StoreError};
+use oncekey::transaction::{Admitted, Prepared, business_error, check_completed, store_error};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Transaction, TransactionBehavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::busy;
-use crate::columns;
 use crate::commit::{Uncommitted, is_without_room};
 use crate::error::{NoRoom, Purpose, misconfigured};
 use crate::session::Session;
@@ -22,7 +21,7 @@ use crate::writer::{Task, Writer};
 
 const CLAIM: Purpose = Purpose::when_full("claim", NoRoom::Key);
 const COMPLETE: Purpose = Purpose::when_full("complete", NoRoom::Content);
-const RUN: Purpose = Purpose::when_full("run in a transaction", NoRoom::Key);
+pub(crate) const RUN: Purpose = Purpose::when_full("run in a transaction", NoRoom::Key);
 
 /// Whoever ends the transaction ends this too, so that it is noticed.
 const SAVEPOINT: &str = "SAVEPOINT oncekey_business";
@@ -77,12 +76,14 @@ impl SqliteStore {
     ///   means and interrupted is taken over by an engine that runs at least once, and refused by the
     ///   others.
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
-    ///   and the key is as free as before.
+    ///   and the key is as free as before. [`Unknown`](RunError::Unknown) if it had taken over from an
+    ///   interrupted attempt: what that one did is as unknown as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the commit failed and reading the key did
-    ///   not show that it happened; or `business` ended the transaction itself, whatever it returned. Of kind `Misconfigured`, also when `business` left a deferred
-    ///   constraint violated or its result cannot be encoded; rolled back. Of other kinds as for
-    ///   [`claim`](oncekey::store::Store::claim); rolled back.
+    /// - [`InDoubt`](RunError::InDoubt): the commit failed and reading the key did not show that it happened;
+    ///   or `business` ended the transaction itself, whatever it returned.
+    /// - [`Store`](RunError::Store): it did not run, or was rolled back. Of kind `Misconfigured`, also when
+    ///   `business` left a deferred constraint violated or its result cannot be encoded; of other kinds as
+    ///   for [`claim`](oncekey::store::Store::claim).
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     pub async fn run_in_transaction<T, E, F>(
@@ -112,7 +113,7 @@ impl SqliteStore {
         match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
-            Err(_) => Err(RunError::Store(ended(RUN))),
+            Err(_) => Err(store_error(ended(RUN))),
         }
     }
 
@@ -142,7 +143,7 @@ impl SqliteStore {
     /// let prepared = idempotency.prepare(&key, &Fingerprint::of("100 EUR"))?;
     /// let outcome = match store.claim_in::<i64>(&tx, &prepared)? {
     ///     Admitted::Replay(outcome) => outcome,
-    ///     Admitted::Run { grant, number } => {
+    ///     Admitted::Run { grant, number, .. } => {
     ///         tx.execute("INSERT INTO payments VALUES (100)", [])?;
     ///         let receipt = tx.last_insert_rowid();
     ///         store.complete_in(&tx, &prepared, grant, &receipt)?;
@@ -243,7 +244,7 @@ fn complete<T: Serialize>(
 
 impl Writer {
     /// The whole run, in a transaction of its own.
-    fn run_alone<T, E, F>(
+    pub(crate) fn run_alone<T, E, F>(
         &mut self,
         prepared: &Prepared,
         business: F,
@@ -262,65 +263,55 @@ impl Writer {
         let mut session = Session::new(&transaction, &self.schema, &*self.clock);
         let claimed =
             session.claim(CLAIM, prepared.key(), prepared.claim()).map_err(RunError::Store)?;
-        let (grant, number) = match prepared.admit(claimed)? {
-            Admitted::Run { grant, number } => (grant, number),
+        let (grant, number, took_over) = match prepared.admit(claimed)? {
+            Admitted::Run { grant, number, took_over } => (grant, number, took_over),
             Admitted::Replay(outcome) => return Ok(outcome),
         };
 
         let run = RUN.on_known_key(session.knew_key());
-        transaction.execute_batch(SAVEPOINT).map_err(|error| RunError::Store(run.failed(error)))?;
-        let done = business(&transaction);
-        let is_ours = transaction.execute_batch(if done.is_ok() { RELEASE } else { ROLL_BACK_TO });
-        is_ours.map_err(|error| RunError::Store(ended_by_business(run, error)))?;
-        let value = done.map_err(RunError::NotStarted)?;
-
-        let fenced = complete(&mut session, prepared, grant, &value).map_err(RunError::Store)?;
-        if check_completed(fenced).is_err() {
-            return Err(RunError::LeaseLost);
-        }
-        // Not the transaction's own, which rolls back what it could not commit before that can be looked at.
-        let committed = session.commit();
-        drop(transaction);
-        match committed {
-            Ok(()) => Ok(prepared.committed(number, value)),
-            Err(Uncommitted::NotApplied(error)) => {
-                if is_without_room(&error) {
-                    self.reuse_the_log();
+        let done = in_savepoint(&transaction, run, took_over, business).and_then(|value| {
+            let fenced = complete(&mut session, prepared, grant, &value).map_err(store_error)?;
+            check_completed(fenced).map_err(|_| RunError::LeaseLost)?;
+            Ok(value)
+        });
+        let ended = match done {
+            Ok(value) => {
+                // Not the transaction's own, which rolls back what it could not commit before that can be
+                // looked at.
+                let committed = session.commit();
+                drop(transaction);
+                match committed {
+                    Ok(()) => Ok(value),
+                    Err(Uncommitted::NotApplied(error)) => {
+                        if is_without_room(&error) {
+                            self.reuse_the_log();
+                        }
+                        Err(RunError::Store(run.not_committed(error)))
+                    }
+                    Err(Uncommitted::Unknown(error)) => self.settle(prepared, value, error),
                 }
-                Err(RunError::Store(run.not_committed(error)))
             }
-            Err(Uncommitted::Unknown(error)) => self.settle(prepared, number, value, error),
-        }
-    }
-
-    /// What became of a commit that failed: found out by reading, never by running again.
-    fn settle<T, E>(
-        &self,
-        prepared: &Prepared,
-        number: u32,
-        value: T,
-        error: rusqlite::Error,
-    ) -> Result<Outcome<T>, RunError<E>> {
-        match self.is_completed_by(prepared) {
-            Ok(true) => Ok(prepared.committed(number, value)),
-            _ => Err(RunError::Store(RUN.unknown(error))),
-        }
-    }
-
-    fn is_completed_by(&self, prepared: &Prepared) -> rusqlite::Result<bool> {
-        let key = prepared.key().as_bytes();
-        let connection: &Connection = &self.connection;
-        let mut statement = connection.prepare_cached(&self.schema.select)?;
-        let mut rows = statement.query([key])?;
-        let record = match rows.next()? {
-            Some(row) => columns::read(row, 0, key).ok(),
-            None => None,
+            Err(error) => Err(error),
         };
-        Ok(record.is_some_and(|record| {
-            record.attempt == prepared.claim().attempt
-                && matches!(record.status, Status::Completed { .. })
-        }))
+        match ended {
+            Ok(value) => Ok(prepared.committed(number, value)),
+            Err(error) => Err(prepared.failed(number, error)),
+        }
     }
+}
+
+/// Runs the closure, between the claim and the completion.
+fn in_savepoint<T, E>(
+    transaction: &Transaction<'_>,
+    run: Purpose,
+    took_over: bool,
+    business: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+) -> Result<T, RunError<E>> {
+    transaction.execute_batch(SAVEPOINT).map_err(|error| RunError::Store(run.failed(error)))?;
+    let done = business(transaction);
+    let is_ours = transaction.execute_batch(if done.is_ok() { RELEASE } else { ROLL_BACK_TO });
+    is_ours.map_err(|error| store_error(ended_by_business(run, error)))?;
+    done.map_err(|error| business_error(took_over, error))
 }
 
 /// The savepoint of the closure could not be ended.
@@ -335,62 +326,4 @@ fn ended_by_business(run: Purpose, error: rusqlite::Error) -> StoreError {
              committed without a result; leave BEGIN, COMMIT and ROLLBACK to the store",
         )
         .with_source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use oncekey::Scope;
-    use oncekey::runtime::SystemClock;
-    use rusqlite::ffi;
-
-    use super::*;
-    use crate::builder::Synchronous;
-    use crate::connect::Connecting;
-    use crate::file::OpenFile;
-    use crate::schema::Schema;
-
-    /// A failed commit that was in the file all the same is found there, and is not run again.
-    #[test]
-    fn an_unknown_commit_is_settled_by_reading() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db.sqlite3");
-        let store = SqliteStore::open(&path).unwrap();
-        let idempotency = Idempotency::at_most_once(store);
-        let key = Key::new(&Scope::new("tenant-42", "pay").unwrap(), "a").unwrap();
-        let fingerprint = Fingerprint::of("100 EUR");
-        let connecting = Connecting {
-            path: &path,
-            create: false,
-            busy_timeout: Duration::from_secs(5),
-            synchronous: Synchronous::Full,
-            on_connect: None,
-            allow_wal_reset_bug: true,
-            version: rusqlite::version_number(),
-        };
-        let mut writer = Writer {
-            connection: connecting.for_writing().unwrap(),
-            file: OpenFile::of(&path),
-            schema: Arc::new(Schema::new("oncekey").unwrap()),
-            clock: Arc::new(SystemClock::new()),
-            busy_timeout: Duration::from_secs(5),
-        };
-        let lost = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None);
-        let prepared = idempotency.prepare(&key, &fingerprint).unwrap();
-
-        let not_there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost());
-        let Err(RunError::Store(error)) = not_there else { panic!("it is unknown") };
-        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
-
-        let ran = writer.run_alone(&prepared, |_| Ok::<_, Infallible>(7));
-        assert_eq!(*ran.unwrap().value(), 7);
-        let there = writer.settle::<_, Infallible>(&prepared, 1, 7, lost()).unwrap();
-        assert_eq!((*there.value(), there.is_replay()), (7, false));
-
-        // The result of somebody else is not ours.
-        let other = idempotency.prepare(&key, &fingerprint).unwrap();
-        assert!(writer.settle::<_, Infallible>(&other, 1, 7, lost()).is_err());
-    }
 }

@@ -28,7 +28,7 @@ fn a_closure_that_ends_the_transaction_is_told_so() {
                 let _ignored = tx.execute_batch(end);
                 if fails { Err(rusqlite::Error::InvalidQuery) } else { Ok(1) }
             });
-            let Err(RunError::Store(error)) = failed else { panic!("{end} {fails}: {failed:?}") };
+            let Err(RunError::InDoubt(error)) = failed else { panic!("{end} {fails}: {failed:?}") };
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{end} {fails}");
             assert!(error.to_string().contains("COMMIT"), "{error}");
             let _ = acquire(&shop.store, &key("b"), 1);
@@ -67,7 +67,7 @@ fn a_transaction_that_sqlite_ended_is_not_taken_for_one_that_is_open() {
             }
             if fails { Err(rusqlite::Error::InvalidQuery) } else { Ok(1) }
         });
-        let Err(RunError::Store(error)) = failed else { panic!("{goes_on} {fails}: {failed:?}") };
+        let Err(RunError::InDoubt(error)) = failed else { panic!("{goes_on} {fails}: {failed:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(shop.payments(), i64::from(goes_on));
     }

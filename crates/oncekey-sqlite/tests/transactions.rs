@@ -127,7 +127,7 @@ fn a_commit_that_failed_is_unknown_and_not_run_again() {
         builder.open().unwrap()
     });
     fail.store(true, Ordering::SeqCst);
-    let Err(RunError::Store(error)) = shop.run("a", pay) else { panic!("the commit must fail") };
+    let Err(RunError::InDoubt(error)) = shop.run("a", pay) else { panic!("the commit must fail") };
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     fail.store(false, Ordering::SeqCst);
     assert_eq!(shop.payments(), 0);

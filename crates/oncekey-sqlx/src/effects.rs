@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncekey::store::{ClaimOutcome, Grant, StoreError};
-use oncekey::transaction::{Admitted, Prepared};
+use oncekey::transaction::{Admitted, Prepared, store_error};
 use oncekey::{Fingerprint, Idempotency, Key, Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::rolled_back;
 use oncekey_postgres::sql::{MARK, Tables, Terms, Turns};
@@ -122,12 +122,13 @@ impl SqlxPostgres {
     /// - The refusals: `Busy`, `Mismatch`, `Interrupted`, `Retired`. A key that was claimed by other means
     ///   and interrupted is taken over by an engine that runs at least once, and refused by the others.
     /// - [`NotStarted`](RunError::NotStarted): `business` returned an error. Everything was rolled back,
-    ///   and the key is as free as before.
+    ///   and the key is as free as before. [`Unknown`](RunError::Unknown) if it had taken over from an
+    ///   interrupted attempt: what that one did is as unknown as before.
     /// - [`LeaseLost`](RunError::LeaseLost): `business` itself took the key away. Rolled back.
-    /// - [`Store`](RunError::Store): of kind `OutcomeUnknown`, the connection was lost, and reading for some
-    ///   seconds did not tell what became of the transaction; or `business` ended it itself, whatever it returned. Of kind
-    ///   `Misconfigured`, also when `business` left a transaction of its own open; rolled back. Of other
-    ///   kinds, rolled back.
+    /// - [`InDoubt`](RunError::InDoubt): the connection was lost, and reading for some seconds did not tell
+    ///   what became of the transaction; or `business` ended it itself, whatever it returned.
+    /// - [`Store`](RunError::Store): it did not run, or was rolled back. Of kind `Misconfigured`, also when
+    ///   `business` left a transaction of its own open.
     /// - [`NotReplayable`](RunError::NotReplayable) and [`Codec`](RunError::Codec): done earlier, and its
     ///   result was not kept or is not a `T`.
     pub async fn run_in_transaction<T, E, F>(
@@ -184,26 +185,29 @@ impl SqlxPostgres {
         ended: Ended<T, E>,
     ) -> Result<Outcome<T>, RunError<E>> {
         let xact = running.xact.as_deref();
-        let committed = |value| prepared.committed(running.number, value);
-        match ended {
+        let ended = match ended {
             Ended::Committed(value) => {
                 connection.close(true);
-                Ok(committed(value))
+                Ok(value)
             }
             Ended::InDoubt(value, failed) => {
                 drop(connection);
                 let settled = self.settle_commit(pool, prepared, failed, xact).await;
-                settled.map(|()| committed(value)).map_err(RunError::Store)
+                settled.map(|()| value).map_err(store_error)
             }
             Ended::Lost(error, failed) => {
                 drop(connection);
                 let settled = self.settle_lost(pool, prepared, failed, xact).await;
-                Err(settled.map_or_else(RunError::Store, |()| error))
+                Err(settled.map_or_else(store_error, |()| error))
             }
             Ended::RolledBack { error, in_order } => {
                 connection.close(in_order);
                 Err(error)
             }
+        };
+        match ended {
+            Ok(value) => Ok(prepared.committed(running.number, value)),
+            Err(error) => Err(prepared.failed(running.number, error)),
         }
     }
 
@@ -230,7 +234,7 @@ impl SqlxPostgres {
     /// let mut tx = pool.begin().await?;
     /// let outcome = match effects.claim_in::<i64>(&mut tx, &prepared).await? {
     ///     Admitted::Replay(outcome) => outcome,
-    ///     Admitted::Run { grant, number } => {
+    ///     Admitted::Run { grant, number, .. } => {
     ///         let sql = "INSERT INTO payments (amount) VALUES (100) RETURNING id";
     ///         let receipt = sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *tx).await?;
     ///         effects.complete_in(&mut tx, &prepared, grant, &receipt).await?;

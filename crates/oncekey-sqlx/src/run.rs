@@ -1,7 +1,7 @@
 //! A run inside one transaction: begin, claim, business, completion, end.
 
 use oncekey::store::{ClaimOutcome, Complete, ErrorKind, Fenced, Grant, StoreError};
-use oncekey::transaction::{Admitted, Prepared, check_completed};
+use oncekey::transaction::{Admitted, Prepared, business_error, check_completed, store_error};
 use oncekey::{Outcome, RecordError, RunError};
 use oncekey_postgres::sql::fault::{Purpose, REFUSED, not_in_transaction, rolled_back};
 use oncekey_postgres::sql::settle::ended_by_business;
@@ -45,8 +45,8 @@ impl SqlxPostgres {
         let call = self.tables.claim(prepared.key(), prepared.claim(), terms);
         let told = match self.claim_on(&mut transaction, &call, prepared).await {
             Ok(Claimed::Told(outcome, xact)) => match prepared.admit(outcome) {
-                Ok(Admitted::Run { grant, number }) => {
-                    let running = Running { grant, number, xact };
+                Ok(Admitted::Run { grant, number, took_over }) => {
+                    let running = Running { grant, number, took_over, xact };
                     let ended = self.run_in(transaction, prepared, &running, business).await;
                     // Sqlx ends one of several transactions within each other, and calls that a commit.
                     if connection.is_in_transaction() {
@@ -86,16 +86,16 @@ impl SqlxPostgres {
                         Err(error) => Ended::InDoubt(value, Failed::from(error)),
                     };
                 }
-                Err(RecordError::Store(error)) => RunError::Store(error),
+                Err(RecordError::Store(error)) => store_error(error),
                 Err(_) => RunError::LeaseLost,
             },
-            Err(error) => RunError::NotStarted(error),
+            Err(error) => business_error(running.took_over, error),
         };
         // Whoever ends the transaction ends the savepoint, too.
         let error = match driver::execute(&mut transaction, ROLL_BACK_TO).await {
             Ok(()) => error,
             Err(Failed::Server(ended)) if ended.is_no_savepoint() => {
-                RunError::Store(ended_by_business(RUN))
+                RunError::InDoubt(ended_by_business(RUN))
             }
             Err(failed) => return Ended::Lost(error, failed),
         };
@@ -165,6 +165,7 @@ impl SqlxPostgres {
 pub(crate) struct Running {
     grant: Grant,
     pub(crate) number: u32,
+    took_over: bool,
     /// The transaction, as the server knows it.
     pub(crate) xact: Option<String>,
 }

@@ -87,7 +87,7 @@ async fn is_found_out(shop: &Shop, pool: &PgPool, round: &str) {
                 if fails { Err("no stock") } else { Ok(1) }
             };
             let run = shop.run_as(pool, &id, business).await;
-            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            let Err(RunError::InDoubt(error)) = run else { panic!("{id}: {run:?}") };
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
             assert!(error.to_string().contains("COMMIT"), "{id}: {error}");
         }
@@ -180,7 +180,7 @@ fn business_that_drops_a_begin_is_found_out() {
                 if fails { Err("no stock") } else { Ok(1) }
             };
             let run = shop.run_as(&shop.pool, &id, business).await;
-            let Err(RunError::Store(error)) = run else { panic!("{id}: {run:?}") };
+            let Err(RunError::InDoubt(error)) = run else { panic!("{id}: {run:?}") };
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{id}: {error}");
             assert!(!shop.run(&id).await.unwrap().is_replay());
         }
@@ -206,7 +206,7 @@ fn a_lost_connection_is_told_apart_from_a_commit_and_a_lost_connection() {
             };
             match (end, shop.run_as(&shop.pool, end, business).await) {
                 ("SELECT 1", Err(RunError::NotStarted("no stock"))) => {}
-                ("COMMIT", Err(RunError::Store(error))) => {
+                ("COMMIT", Err(RunError::InDoubt(error))) => {
                     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
                 }
                 (_, other) => panic!("{end}: {other:?}"),
@@ -233,7 +233,7 @@ fn where_nobody_answers_the_outcome_is_unknown() {
         };
         let run = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
         let run = run.expect("it asks no longer");
-        let Err(RunError::Store(error)) = run else { panic!("{run:?}") };
+        let Err(RunError::InDoubt(error)) = run else { panic!("{run:?}") };
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
 
         proxy.black_hole(false);

@@ -12,7 +12,7 @@
 //! 2. Apply [`Prepared::claim`] to the record of [`Prepared::key`]; hand the outcome to
 //!    [`Prepared::admit`]. Anything but [`Admitted::Run`] ends the transaction with a rollback: a
 //!    refusal writes nothing.
-//! 3. Do the business writes. An error rolls everything back: [`Prepared::failure`] says what that means.
+//! 3. Do the business writes. An error rolls everything back: [`business_error`] says what that means.
 //! 4. Apply [`Prepared::complete`]; hand the outcome to [`check_completed`]. Anything but applied MUST
 //!    roll back: the business writes belong to an owner that was replaced.
 //! 5. Commit. A commit with an unknown outcome is settled by reading the key: *completed* by this
@@ -166,21 +166,6 @@ impl Prepared {
         Ok(Complete { grant, completion })
     }
 
-    /// What an error of the business writes means once they are rolled back: nothing was done, unless this
-    /// attempt [took over](Admitted::Run::took_over) from one of which nobody has found out what it did.
-    pub const fn failure<E>(&self, took_over: bool, error: E) -> RunError<E> {
-        if took_over { RunError::Unknown(error) } else { RunError::NotStarted(error) }
-    }
-
-    /// What an error of the store means after the business writes: [in doubt](RunError::InDoubt) if its
-    /// outcome is unknown, and rolled back if it is anything else.
-    pub fn store_failure<E>(&self, error: StoreError) -> RunError<E> {
-        match error.kind() {
-            ErrorKind::OutcomeUnknown => RunError::InDoubt(error),
-            _ => RunError::Store(error),
-        }
-    }
-
     /// The error of attempt `number` in a row that was admitted and did not commit, as it is.
     pub fn failed<E>(&self, number: u32, error: RunError<E>) -> RunError<E> {
         match &error {
@@ -217,6 +202,21 @@ impl std::fmt::Debug for Prepared {
     /// Shows neither key nor fingerprint.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared").field("attempt", &self.claim.attempt).finish_non_exhaustive()
+    }
+}
+
+/// What an error of the business writes means once they are rolled back: nothing was done, unless this attempt
+/// [took over](Admitted::Run::took_over) from one of which nobody has found out what it did.
+pub fn business_error<E>(took_over: bool, error: E) -> RunError<E> {
+    if took_over { RunError::Unknown(error) } else { RunError::NotStarted(error) }
+}
+
+/// What an error of the store means after the business writes: [in doubt](RunError::InDoubt) if its outcome is
+/// unknown, and rolled back if it is anything else.
+pub fn store_error<E>(error: StoreError) -> RunError<E> {
+    match error.kind() {
+        ErrorKind::OutcomeUnknown => RunError::InDoubt(error),
+        _ => RunError::Store(error),
     }
 }
 

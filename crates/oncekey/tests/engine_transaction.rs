@@ -10,7 +10,7 @@ use std::time::Duration;
 use oncekey::observe::Event;
 use oncekey::runtime::Timestamp;
 use oncekey::store::{Change, ClaimOutcome, Command, ErrorKind, Record, StoreError, transition};
-use oncekey::transaction::{Admitted, check_completed};
+use oncekey::transaction::{Admitted, business_error, check_completed, store_error};
 use oncekey::{
     Effect, Failure, Fingerprint, Idempotency, Key, Outcome, RecordError, RunError, Verdict,
 };
@@ -85,7 +85,7 @@ impl Database {
             Admitted::Replay(outcome) => return Ok(outcome),
         };
         let value = work(&mut tables)
-            .map_err(|error| prepared.failed(number, prepared.failure(took_over, error)))?;
+            .map_err(|error| prepared.failed(number, business_error(took_over, error)))?;
         let complete = prepared.complete(grant, &value).map_err(RunError::Codec)?;
         let completed = self.apply(&mut tables, prepared.key(), &complete);
         let unrecorded = |error| RunError::Unrecorded {
@@ -98,7 +98,7 @@ impl Database {
             let tables = self.tables.borrow();
             let record = tables.keys.get(prepared.key().as_bytes());
             if record.is_none_or(|record| record.attempt != grant.attempt) {
-                return Err(prepared.failed(number, prepared.store_failure(error)));
+                return Err(prepared.failed(number, store_error(error)));
             }
         }
         Ok(prepared.committed(number, value))
@@ -277,9 +277,8 @@ fn a_result_of_another_kind_is_an_error_and_no_second_write() {
 /// Only a commit can be in doubt: of all else, the outcome is known to be nothing.
 #[test]
 fn an_unknown_outcome_after_the_business_is_in_doubt() {
-    let prepared = World::new().at_most_once().prepare(&key("a"), &fingerprint()).unwrap();
     for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Unavailable, ErrorKind::Misconfigured] {
-        let error: RunError<Declined> = prepared.store_failure(StoreError::new(kind, "commit"));
+        let error: RunError<Declined> = store_error(StoreError::new(kind, "commit"));
         assert_eq!(matches!(error, RunError::InDoubt(_)), kind == ErrorKind::OutcomeUnknown);
         assert_eq!(error.effect(), Effect::Unknown);
     }
