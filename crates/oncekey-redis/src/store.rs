@@ -128,7 +128,7 @@ impl RedisStore {
     ///
     /// What can change is looked at again by the next claim after a minute, and after a call that failed: that
     /// the server is a primary, and that it does not evict. Until it is fit again, no claim is made; what was
-    /// granted is ended all the same.
+    /// granted is ended all the same. In a cluster that look goes by the primaries that answer within a second.
     ///
     /// # Errors
     /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), with what to do about it;
