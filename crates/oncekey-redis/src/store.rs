@@ -52,6 +52,13 @@ use crate::shared::Shared;
 /// Once its future was polled, a call may be sent; dropped after that, it happens as a whole or not at all,
 /// maybe later. The connection is good for the next call.
 ///
+/// # Sent twice
+/// A cluster's connection, or one of yours, may send a command again when its answer was lost. The second
+/// copy of all but one finds its attempt or its token, and changes nothing more. The exception is `evict` of
+/// [`Any`](oncekey::store::Expected::Any): its second copy may remove what came after the first, so that a
+/// result that was recorded in between is forgotten, and with `force` also what is in progress. Evict an
+/// attempt or a token where requests may come meanwhile.
+///
 /// # Errors
 /// - [`Unavailable`]: there is no connection, or the server refused the command, for example because it
 ///   is a replica, is loading its data or has lost its replicas. Not applied.
