@@ -163,8 +163,8 @@ impl Store for RedisStore {
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-        self.shared.server().await?;
-        self.shared.complete(&self.shared.names.name(key), complete).await
+        let server = self.shared.server().await?;
+        self.shared.complete(&self.shared.names.name(key), complete, server).await
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {
