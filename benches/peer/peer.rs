@@ -7,8 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench may stop at the first surprise")]
 
+#[path = "../redis_subjects.rs"]
+mod redis_subjects;
+
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,15 +19,19 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::routing::post;
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use idempotent::{CachedResponse, ExecutionOutcome, IdempotencyKey, IdempotencyStore, Metadata};
 use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
 use oncekey_redis::RedisStore;
 use oncekey_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use oncekey_redis::redis::{self, Client, Script};
+use oncekey_redis::redis::Client;
 use oncekey_testkit::{Flavor, Redis};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
+
+use redis_subjects::{Commands, Scripts, Subject, batch, by_tasks};
 
 const TASKS: [u64; 4] = [1, 64, 256, 512];
 const VALUE: [u8; 64] = [b'v'; 64];
@@ -41,62 +47,11 @@ fn id() -> String {
     format!("8e03978e-40d5-43dd-bc93-{:012}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// One run for a key, of whatever kind.
-trait Subject: Clone + Send + Sync + 'static {
-    fn run(&self, id: &str) -> impl Future<Output = ()> + Send;
-}
-
-/// Both operations as bare commands.
-#[derive(Clone)]
-struct Commands(ConnectionManager);
-
-impl Subject for Commands {
-    async fn run(&self, id: &str) {
-        let mut connection = self.0.clone();
-        let mut set = redis::cmd("SET");
-        set.arg(id).arg(&[b'p'; 88]).arg("NX").arg("GET").arg("PX").arg(86_400_000);
-        set.query_async::<redis::Value>(&mut connection).await.unwrap();
-        let mut set = redis::cmd("SET");
-        set.arg(id).arg(&[b'c'; 152]).arg("XX").arg("PX").arg(86_400_000);
-        set.query_async::<redis::Value>(&mut connection).await.unwrap();
-    }
-}
-
-/// Both operations as bare scripts.
-#[derive(Clone)]
-struct Scripts {
-    connection: ConnectionManager,
-    claim: Arc<Script>,
-    complete: Arc<Script>,
-}
-
-impl Scripts {
-    fn new(connection: ConnectionManager) -> Self {
-        let script = |how: &str| {
-            let text = format!(
-                "return redis.call('SET', KEYS[1], ARGV[1], {how}, 'PX', ARGV[2]) and 1 or 0"
-            );
-            Arc::new(Script::new(&text))
-        };
-        Self { connection, claim: script("'NX'"), complete: script("'XX'") }
-    }
-}
-
-impl Subject for Scripts {
-    async fn run(&self, id: &str) {
-        let mut connection = self.connection.clone();
-        for (script, value) in [(&self.claim, &[b'p'; 88][..]), (&self.complete, &[b'c'; 152])] {
-            let mut call = script.key(id);
-            call.arg(value).arg(86_400_000).invoke_async::<i64>(&mut connection).await.unwrap();
-        }
-    }
-}
-
 #[derive(Clone)]
 struct Oncekey(Idempotency);
 
-impl Subject for Oncekey {
-    async fn run(&self, id: &str) {
+impl Subject<String> for Oncekey {
+    async fn run(&self, id: &String) {
         let key = Key::new(&Scope::new("tenant-42", "POST /payments").unwrap(), id).unwrap();
         let operation = |_| async { Ok::<_, Failure<()>>(Bytes::from_static(&VALUE)) };
         let fingerprint = Fingerprint::of(REQUEST);
@@ -107,8 +62,8 @@ impl Subject for Oncekey {
 #[derive(Clone)]
 struct Peer<S>(S);
 
-impl<S: IdempotencyStore + Clone + Send + Sync + 'static> Subject for Peer<S> {
-    async fn run(&self, id: &str) {
+impl<S: IdempotencyStore + Clone + Send + Sync + 'static> Subject<String> for Peer<S> {
+    async fn run(&self, id: &String) {
         let key = IdempotencyKey::new(id).unwrap();
         let response = CachedResponse::new(201, Metadata::new(), Bytes::from_static(&VALUE));
         let run = self
@@ -121,42 +76,13 @@ impl<S: IdempotencyStore + Clone + Send + Sync + 'static> Subject for Peer<S> {
     }
 }
 
-/// At least a few runs a task, so that the tasks meet.
-fn by_tasks<S: Subject>(
-    runtime: &Runtime,
-    subject: &S,
-    tasks: u64,
-    iterations: u64,
-    id: &impl Fn() -> String,
-) -> Duration {
-    let total = iterations.max(tasks * 8);
-    let ids: Vec<_> = (0..total).map(|_| id()).collect();
-    let share = usize::try_from(total.div_ceil(tasks)).unwrap();
-    let start = Instant::now();
-    let spawn = |ids: &[String]| {
-        let (subject, ids) = (subject.clone(), ids.to_vec());
-        runtime.spawn(async move {
-            for id in ids {
-                subject.run(&id).await;
-            }
-        })
-    };
-    let workers: Vec<_> = ids.chunks(share).map(spawn).collect();
-    runtime.block_on(async {
-        for worker in workers {
-            worker.await.unwrap();
-        }
-    });
-    start.elapsed().mul_f64(iterations as f64 / total as f64)
-}
-
 /// Fresh keys, and one key again and again, which the bare operations do not know.
 fn both(
     criterion: &mut Criterion,
     runtime: &Runtime,
     place: &str,
     name: &str,
-    subject: &impl Subject,
+    subject: &impl Subject<String>,
     tasks: &[u64],
 ) {
     let done = id();
@@ -167,8 +93,9 @@ fn both(
             continue;
         }
         let mut group = criterion.benchmark_group(format!("{place}/{what}"));
-        group.throughput(Throughput::Elements(1)).sample_size(20);
         for tasks in tasks {
+            group.throughput(Throughput::Elements(batch(*tasks)));
+            group.sample_size(20).sampling_mode(SamplingMode::Flat);
             group.bench_function(BenchmarkId::new(name, tasks), |bencher| {
                 bencher.iter_custom(|count| by_tasks(runtime, subject, *tasks, count, &|| id()));
             });

@@ -132,6 +132,9 @@ impl RedisStoreBuilder {
     /// The connection is there only while somebody waits, one however many they are, and it is made again
     /// when it is lost. Others publish only what somebody waits for. Without this, those who wait poll; they
     /// poll besides in any case. In a cluster, any node will do.
+    ///
+    /// That somebody waits is written in the record. If the key vanishes meanwhile (a flush, a failover) and
+    /// comes again, that is lost with it, and those who wait are left to polling.
     pub fn listen(mut self, client: Client) -> Self {
         self.connector = Some(Connector::new(move || {
             let client = client.clone();

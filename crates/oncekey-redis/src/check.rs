@@ -1,10 +1,14 @@
 //! Whether a server is one to keep promises on.
 
+use std::time::Duration;
+
 use oncekey::store::{ErrorKind, StoreError};
 use redis::{Cmd, RedisError, Value};
+use tokio::time::timeout;
 
 use crate::fault::{DENIED, Purpose};
 use crate::link::{Failed, Link, is_of_a_cluster, is_unknown_script, may_resend, wait};
+use crate::nodes::{Nodes, silence};
 use crate::script::{FULL_SCRIPTS, code};
 
 const CHECK: Purpose = Purpose::read("check the server");
@@ -12,6 +16,9 @@ const CHECK: Purpose = Purpose::read("check the server");
 /// How far apart the clocks of a cluster may be, as far as one look tells, for one estimate to be good for
 /// all: with what the look itself may take, so little that tokens go up all the same.
 const ONE_CLOCK: u64 = 5_000_000;
+
+/// For how long the nodes of a cluster are waited for in a look that a claim waits for.
+const NODE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was found out about the server.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,24 +64,24 @@ pub(crate) async fn server(link: &dyn Link, demands: Demands<'_>) -> Result<Serv
     Ok(Server::of(&infos))
 }
 
-/// Looks at a server again that was fit before. An error is that the look failed; what it saw is the verdict.
-pub(crate) async fn again(
-    link: &dyn Link,
-    demands: Demands<'_>,
-) -> Result<Result<Server, StoreError>, StoreError> {
-    let texts = infos(link).await?;
+/// What a look at servers saw that were fit before.
+pub(crate) struct Look {
+    pub(crate) verdict: Result<Server, StoreError>,
+    /// Whether all of them answered.
+    pub(crate) is_whole: bool,
+}
+
+/// Looks again at a server that was fit before. An error is that the look failed.
+pub(crate) async fn again(link: &dyn Link, demands: Demands<'_>) -> Result<Look, StoreError> {
+    let (texts, is_whole) = infos_that_come(link).await?;
     let infos: Vec<_> = texts.iter().map(|text| Info(text)).collect();
     if infos.iter().any(Info::is_replica) {
         // A connection that can lead elsewhere does so when it is refused.
         let _ = link.send(&nothing(demands.probe)).await;
-        return Ok(Err(moved()));
+        return Ok(Look { verdict: Err(moved()), is_whole });
     }
-    for info in &infos {
-        if let Err(refusal) = info.check(demands.allow_eviction) {
-            return Ok(Err(refusal));
-        }
-    }
-    Ok(Ok(Server::of(&infos)))
+    let fit = infos.iter().try_for_each(|info| info.check(demands.allow_eviction));
+    Ok(Look { verdict: fit.map(|()| Server::of(&infos)), is_whole })
 }
 
 fn refused(message: &'static str) -> StoreError {
@@ -115,6 +122,45 @@ async fn infos(link: &dyn Link) -> Result<Vec<String>, StoreError> {
     let mut texts = Vec::new();
     collect(answer, &mut texts);
     Ok(texts)
+}
+
+/// What the servers say, and whether all do. A node of a cluster that says nothing is no reason to refuse
+/// what others serve.
+async fn infos_that_come(link: &dyn Link) -> Result<(Vec<String>, bool), StoreError> {
+    if !is_of_a_cluster(link) {
+        return Ok((infos(link).await?, true));
+    }
+    if let Ok(Ok(texts)) = timeout(NODE_PATIENCE, infos(link)).await {
+        return Ok((texts, true));
+    }
+    let nodes = nodes(link).await?;
+    let answers = nodes.send_to_all(link, &redis::cmd("INFO"), NODE_PATIENCE).await;
+    let mut texts = Vec::new();
+    let mut error = None;
+    for answer in answers {
+        match answer {
+            Ok(answer) => collect(answer, &mut texts),
+            Err(failed) => error = Some(failed),
+        }
+    }
+    match error {
+        Some(error) if texts.is_empty() => Err(failed(error)),
+        error => Ok((texts, error.is_none())),
+    }
+}
+
+/// Any node knows the others, and the one that is asked may be the one that says nothing.
+async fn nodes(link: &dyn Link) -> Result<Nodes, StoreError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match timeout(NODE_PATIENCE, Nodes::of(link)).await {
+            Ok(Ok(nodes)) => return Ok(nodes),
+            _ if tries < 3 => {}
+            Ok(Err(error)) => return Err(CHECK.failed(error, false)),
+            Err(_) => return Err(CHECK.failed(Failed::Command(silence().into()), false)),
+        }
+    }
 }
 
 /// A command that writes, and finds nothing to write.
@@ -172,6 +218,14 @@ pub(crate) const SILENT: &str = "those who wait are to be woken, and the server 
      `<prefix>ended`, or leave it to polling with `poll_only`";
 
 impl Server {
+    /// What holds for those that were seen and for those that were seen last time.
+    pub(crate) const fn and(self, last: Self) -> Self {
+        Self {
+            compares: self.compares && last.compares,
+            has_one_clock: self.has_one_clock && last.has_one_clock,
+        }
+    }
+
     fn of(infos: &[Info<'_>]) -> Self {
         let clocks: Option<Vec<_>> = infos.iter().map(Info::clock).collect();
         let apart = clocks.and_then(|clocks| {

@@ -59,7 +59,7 @@ impl Shared {
         }
         // Before the token: a pause in between makes it late, too.
         let begun = Moment::now();
-        let Some(token) = self.clock.token() else { return Ok(AtOnce::NOTHING) };
+        let Some(token) = self.clock.token(begun) else { return Ok(AtOnce::NOTHING) };
         let record = Stored::granted(claim, token).encode();
         let mut set = set_command(name, record.len());
         // The key is there until its expiry is over.
@@ -139,6 +139,8 @@ impl Shared {
             let (outcome, granted) = answer.claim(CLAIM)?;
             if let Some((raw, stored)) = granted
                 && stored.is_gone_when_forgotten()
+                // Whoever waits is told by the script that completes it.
+                && !stored.is_watched()
             {
                 self.own.put(claim.attempt, raw);
             }

@@ -1,12 +1,13 @@
 //! Completions: by comparing with the record that this store wrote, and by the script.
 
 use bytes::Bytes;
-use oncekey::store::{Complete, Completion, Fenced, Grant, StoreError};
+use oncekey::store::{Complete, Completion, Fenced, StoreError};
 use redis::Value;
 
+use crate::check::Server;
 use crate::content::Content;
 use crate::fault::{Purpose, is_full, is_unknown};
-use crate::layout::{Kind, Stored};
+use crate::layout::Stored;
 use crate::link;
 use crate::script::SCRIPTS;
 use crate::shared::{ANY_LEN, MAX_WHEN_FULL, Shared, number, set_command, sized};
@@ -17,10 +18,13 @@ impl Shared {
         &self,
         name: &[u8],
         complete: &Complete,
+        server: Server,
     ) -> Result<Fenced, StoreError> {
         let purpose = completing("complete", &complete.completion)?;
         let (expected, made) = self.completed(complete);
-        if !expected.is_empty() && self.replace(purpose, name, &expected, &made, complete).await? {
+        if !expected.is_empty()
+            && self.replace(purpose, name, &expected, &made, complete, server).await?
+        {
             return Ok(Fenced::Applied);
         }
         Box::pin(self.complete_by_script(purpose, name, &made, complete)).await
@@ -30,11 +34,12 @@ impl Shared {
     fn completed(&self, complete: &Complete) -> (Bytes, Bytes) {
         let Complete { grant, completion } = complete;
         let (retention, hold) = (millis(completion.retention), millis(completion.hold));
-        let result = Stored::result(*grant, &Content::of(completion), hold);
-        match self.own_record(*grant).filter(|_| retention + hold >= GRACE) {
-            Some((raw, last)) => (raw, result.after(&last).encode()),
-            None => (Bytes::new(), result.encode()),
-        }
+        let mut result = Stored::result(*grant, Content::of(completion), hold);
+        let own = self
+            .own
+            .take(grant.attempt)
+            .filter(|own| self.native && retention + hold >= GRACE && result.take_over_from(own));
+        (own.unwrap_or_default(), result.encode())
     }
 
     /// Writes the record that was `made`, if what is there is as `expected` to the last byte. Whether it
@@ -46,14 +51,16 @@ impl Shared {
         expected: &[u8],
         made: &[u8],
         complete: &Complete,
+        server: Server,
     ) -> Result<bool, StoreError> {
         let Completion { retention, hold, .. } = complete.completion;
-        let expiry = number((millis(retention) + millis(hold)).saturating_sub(1));
-        let written = if self.server().await?.compares {
+        let expiry = (millis(retention) + millis(hold)).saturating_sub(1);
+        let written = if server.compares {
             let mut set = set_command(name, made.len() + expected.len());
-            set.arg(made).arg("IFEQ").arg(expected).arg("PX").arg(&expiry);
+            set.arg(made).arg("IFEQ").arg(expected).arg("PX").arg(expiry);
             link::write(&*self.link, &set, name, self.replicas).await
         } else {
+            let expiry = number(expiry);
             let arguments = [expected, made, expiry.as_bytes()];
             link::run(&*self.link, &SCRIPTS.replace, name, &arguments, self.replicas).await
         };
@@ -81,15 +88,6 @@ impl Shared {
         let less = (3, MAX_WHEN_FULL);
         let answer = self.bring(purpose, |s| &s.complete, name, &mut arguments, less).await?;
         answer.fenced(purpose, Some(&complete.completion.value))
-    }
-
-    /// The record of this grant as this store wrote it, to be used once.
-    fn own_record(&self, grant: Grant) -> Option<(Bytes, Stored)> {
-        let raw = self.own.take(grant.attempt).filter(|_| self.native)?;
-        let stored = Stored::decode(&raw).ok()?;
-        // Whoever waits is told by the script.
-        let is_it = stored.kind == Kind::InProgress && stored.grant() == grant;
-        (is_it && !stored.is_watched()).then_some((raw, stored))
     }
 }
 

@@ -92,7 +92,7 @@ impl Stored {
     }
 
     /// The record of a result, but for what only the record of the attempt tells.
-    pub(crate) fn result(grant: Grant, content: &Content, hold: Millis) -> Self {
+    pub(crate) fn result(grant: Grant, content: Content, hold: Millis) -> Self {
         Self {
             kind: content.kind,
             flags: 0,
@@ -104,18 +104,29 @@ impl Stored {
             fingerprint: Fingerprint::from_digest(0, [0; 32]),
             previous: None,
             sequence: 0,
-            content: content.bytes.clone(),
+            content: content.bytes,
             check: content.check,
         }
     }
 
-    /// The same, with what the record of the attempt tells.
-    pub(crate) fn after(self, last: &Self) -> Self {
-        Self { number: last.number, fingerprint: last.fingerprint, ..self }
+    /// Takes from the record of the attempt, which was made or checked here, what only that tells. Whether it
+    /// is of the same grant.
+    pub(crate) fn take_over_from(&mut self, last: &[u8]) -> bool {
+        let head = || {
+            let fingerprint = Fingerprint::from_digest(*last.get(3)?, array(last, 36)?);
+            let number = u32::from_be_bytes(array(last, 12)?);
+            (token(last, 16)? == self.token).then_some((number, fingerprint))
+        };
+        let Some((number, fingerprint)) = head() else { return false };
+        (self.number, self.fingerprint) = (number, fingerprint);
+        true
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(LONGEST_HEAD + self.content.len());
+        let fields = usize::from(self.previous.is_some()) + usize::from(self.has_progress());
+        // Just as long as it gets: what has room left costs another allocation to share.
+        let len = FIXED_LEN + 8 * fields + SUM_LEN + self.content.len();
+        let mut out = BytesMut::with_capacity(len);
         out.put_u8(VERSION);
         out.put_u8(self.kind as u8);
         out.put_u8(self.flags);
@@ -247,10 +258,6 @@ impl Stored {
         self.tail == 0 && matches!(self.kind, Kind::Completed | Kind::Digest)
     }
 
-    pub(crate) const fn grant(&self) -> Grant {
-        Grant { token: self.token, attempt: self.attempt }
-    }
-
     pub(crate) const fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -337,7 +344,20 @@ mod tests {
             hold: Duration::ZERO,
         };
         let content = Content::of(&completion);
-        Stored::result(in_progress().grant(), &content, 0).after(&in_progress())
+        let Stored { token, attempt, .. } = in_progress();
+        let mut result = Stored::result(Grant { token, attempt }, content, 0);
+        assert!(result.take_over_from(&in_progress().encode()));
+        result
+    }
+
+    /// Another grant of the same attempt, made anew, is another record.
+    #[test]
+    fn a_result_takes_over_from_the_record_of_its_grant_alone() {
+        let done = completed();
+        assert_eq!((done.number, done.fingerprint), (1, in_progress().fingerprint));
+        let later = Stored { token: FencingToken::new(1_800_000_000_000_001), ..in_progress() };
+        assert!(!completed().take_over_from(&later.encode()));
+        assert!(!completed().take_over_from(b""));
     }
 
     #[test]

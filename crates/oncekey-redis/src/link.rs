@@ -114,9 +114,20 @@ pub(crate) async fn write(
     name: &[u8],
     replicas: Option<Replicas>,
 ) -> Result<Value, Failed> {
-    let Some(Replicas { count, timeout }) = replicas else {
-        return Ok(link.send(command).await?);
-    };
+    match replicas {
+        // Boxed, as most do without: the future of a call stays small.
+        Some(replicas) => Box::pin(write_and_wait(link, command, name, replicas)).await,
+        None => Ok(link.send(command).await?),
+    }
+}
+
+async fn write_and_wait(
+    link: &dyn Link,
+    command: &Cmd,
+    name: &[u8],
+    replicas: Replicas,
+) -> Result<Value, Failed> {
+    let Replicas { count, timeout } = replicas;
     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
     let (asking, touch, wait) = (redis::cmd("ASKING"), touch(name), wait(count, millis));
     let then = [&asking, &touch, &wait];

@@ -1,6 +1,11 @@
 //! The nodes that a listing goes over: one, or the primaries of a cluster.
 
+use std::io;
+use std::time::Duration;
+
+use futures::future::join_all;
 use redis::{Cmd, RedisResult, Value};
+use tokio::time::timeout;
 
 use crate::link::{Failed, Link};
 
@@ -43,4 +48,22 @@ impl Nodes {
         let _ = node;
         link.send(command).await
     }
+
+    /// Sends `command` to all of them at once, and waits for each no longer than `patience`.
+    pub(crate) async fn send_to_all(
+        &self,
+        link: &dyn Link,
+        command: &Cmd,
+        patience: Duration,
+    ) -> Vec<RedisResult<Value>> {
+        let asked = self.0.iter().map(async |node| {
+            let answer = timeout(patience, self.send(link, node, command)).await;
+            answer.unwrap_or_else(|_| Err(silence().into()))
+        });
+        join_all(asked).await
+    }
+}
+
+pub(crate) fn silence() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }

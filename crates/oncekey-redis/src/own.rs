@@ -41,8 +41,9 @@ impl OwnRecords {
 
     pub(crate) fn take(&self, attempt: AttemptId) -> Option<Bytes> {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = generations.old.remove(&attempt);
-        generations.young.remove(&attempt).or(old)
+        let Generations { young, old } = &mut *generations;
+        let older = if old.is_empty() { None } else { old.remove(&attempt) };
+        young.remove(&attempt).or(older)
     }
 }
 

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use oncekey::store::StoreError;
 use tokio::sync::OnceCell;
 
-use crate::check::{self, Demands, Server};
+use crate::check::{self, Demands, Look, Server};
 use crate::link::Link;
 
 /// For how long a server is believed to be what it was, if no call fails.
 const FRESH: Duration = Duration::from_secs(60);
 /// The same for one that was refused.
 const REFUSED: Duration = Duration::from_secs(1);
+/// The same if some nodes of a cluster said nothing: when they do, they may have changed.
+const UNSEEN: Duration = Duration::from_secs(5);
 /// How long a look may take before another call looks, too.
 const LOOKING: Duration = Duration::from_secs(10);
 
@@ -85,7 +87,7 @@ impl Standing {
             return known;
         }
         match Box::pin(check::again(link, demands)).await {
-            Ok(verdict) => self.note(verdict, Instant::now()),
+            Ok(look) => self.note(look, Instant::now()),
             Err(error) => {
                 self.suspect();
                 return Err(error);
@@ -113,10 +115,16 @@ impl Standing {
         None
     }
 
-    fn note(&self, verdict: Result<Server, StoreError>, now: Instant) {
+    fn note(&self, Look { verdict, is_whole }: Look, now: Instant) {
         if let Some(last) = &mut *self.last() {
             match verdict {
-                Ok(server) => *last = Last { server, refusal: None, due: now + FRESH },
+                Ok(server) if is_whole => {
+                    *last = Last { server, refusal: None, due: now + FRESH };
+                }
+                Ok(seen) => {
+                    let server = seen.and(last.server);
+                    *last = Last { server, refusal: None, due: now + UNSEEN };
+                }
                 Err(refusal) => {
                     last.refusal = Some(refusal);
                     last.due = now + REFUSED;
@@ -136,6 +144,10 @@ mod tests {
 
     use super::*;
 
+    const fn saw(verdict: Result<Server, StoreError>) -> Look {
+        Look { verdict, is_whole: true }
+    }
+
     fn checked(now: Instant) -> Standing {
         let last = Last { server: Server::default(), refusal: None, due: now + FRESH };
         Standing { checked: OnceCell::new_with(Some(())), last: Mutex::new(Some(last)) }
@@ -151,7 +163,7 @@ mod tests {
         assert!(is_known(now + FRESH), "somebody looks already");
         // It was dropped meanwhile.
         assert!(!is_known(now + FRESH + LOOKING));
-        standing.note(Ok(Server::default()), now + 2 * FRESH);
+        standing.note(saw(Ok(Server::default())), now + 2 * FRESH);
         assert!(is_known(now + 3 * FRESH - LOOKING));
     }
 
@@ -167,12 +179,29 @@ mod tests {
         let now = Instant::now();
         let standing = checked(now);
         let refusal = StoreError::new(ErrorKind::Misconfigured, "check the server");
-        standing.note(Err(refusal), now);
+        standing.note(saw(Err(refusal)), now);
         let is_refused = |at| standing.known_or_look(at).map(|known| known.is_err());
         assert_eq!(is_refused(now), Some(true));
         assert_eq!(is_refused(now + REFUSED), None);
         assert_eq!(is_refused(now + REFUSED), Some(true), "while somebody looks, too");
-        standing.note(Ok(Server::default()), now + REFUSED);
+        standing.note(saw(Ok(Server::default())), now + REFUSED);
         assert_eq!(is_refused(now + REFUSED), Some(false));
+    }
+
+    /// What they are is as little known as whether they are still fit.
+    #[test]
+    fn nodes_that_were_not_seen_are_looked_at_soon() {
+        let now = Instant::now();
+        let standing = checked(now);
+        let server = Server { compares: true, has_one_clock: true };
+        standing.note(saw(Ok(server)), now);
+        assert!(standing.known_or_look(now + UNSEEN).unwrap().unwrap().compares);
+        let verdict = Ok(Server { compares: false, has_one_clock: true });
+        standing.note(Look { verdict, is_whole: false }, now);
+        let verdict = Ok(server);
+        standing.note(Look { verdict, is_whole: false }, now);
+        let known = standing.known_or_look(now).unwrap().unwrap();
+        assert!(!known.compares && known.has_one_clock);
+        assert!(standing.known_or_look(now + UNSEEN).is_none());
     }
 }

@@ -52,6 +52,13 @@ use crate::shared::Shared;
 /// Once its future was polled, a call may be sent; dropped after that, it happens as a whole or not at all,
 /// maybe later. The connection is good for the next call.
 ///
+/// # Sent twice
+/// A cluster's connection, or one of yours, may send a command again when its answer was lost. The second
+/// copy of all but one finds its attempt or its token, and changes nothing more. The exception is `evict` of
+/// [`Any`](oncekey::store::Expected::Any): its second copy may remove what came after the first, so that a
+/// result that was recorded in between is forgotten, and with `force` also what is in progress. Evict an
+/// attempt or a token where requests may come meanwhile.
+///
 /// # Errors
 /// - [`Unavailable`]: there is no connection, or the server refused the command, for example because it
 ///   is a replica, is loading its data or has lost its replicas. Not applied.
@@ -128,7 +135,7 @@ impl RedisStore {
     ///
     /// What can change is looked at again by the next claim after a minute, and after a call that failed: that
     /// the server is a primary, and that it does not evict. Until it is fit again, no claim is made; what was
-    /// granted is ended all the same.
+    /// granted is ended all the same. In a cluster that look goes by the primaries that answer within a second.
     ///
     /// # Errors
     /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), with what to do about it;
@@ -156,8 +163,8 @@ impl Store for RedisStore {
     }
 
     async fn complete(&self, key: &Key, complete: &Complete) -> Result<Fenced, StoreError> {
-        self.shared.server().await?;
-        self.shared.complete(&self.shared.names.name(key), complete).await
+        let server = self.shared.server().await?;
+        self.shared.complete(&self.shared.names.name(key), complete, server).await
     }
 
     async fn abandon(&self, key: &Key, abandon: &Abandon) -> Result<Fenced, StoreError> {

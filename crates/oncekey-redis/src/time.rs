@@ -56,7 +56,12 @@ impl Moment {
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
-        self.instant.elapsed().max(self.wall.elapsed().unwrap_or_default())
+        Self::now().since(self)
+    }
+
+    fn since(&self, earlier: &Self) -> Duration {
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        self.instant.saturating_duration_since(earlier.instant).max(wall)
     }
 }
 
@@ -70,15 +75,15 @@ impl ServerClock {
         }
     }
 
-    /// A token for now, if the time is known well enough.
-    pub(crate) fn token(&self) -> Option<FencingToken> {
+    /// A token for `now`, if the time is known well enough.
+    pub(crate) fn token(&self, now: Moment) -> Option<FencingToken> {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (micros, at) = seen?;
-        let since = at.instant.elapsed();
+        let since = now.instant.saturating_duration_since(at.instant);
         // A thousandth less: more than any clock drifts.
         let passed = since - since / 1000;
         let micros = micros.saturating_add(u64::try_from(passed.as_micros()).ok()?);
-        (at.elapsed() <= OLDEST).then(|| FencingToken::new(micros))
+        (now.since(&at) <= OLDEST).then(|| FencingToken::new(micros))
     }
 }
 
@@ -97,9 +102,9 @@ mod tests {
     #[test]
     fn a_token_is_no_later_than_the_server_and_no_earlier_than_what_it_said() {
         let clock = ServerClock::default();
-        assert_eq!(clock.token(), None);
+        assert_eq!(clock.token(Moment::now()), None);
         clock.note(5_000_000, Instant::now());
-        let token = clock.token().unwrap();
+        let token = clock.token(Moment::now()).unwrap();
         assert!((5_000_000..5_500_000).contains(&token.get()), "{token}");
     }
 
@@ -108,7 +113,7 @@ mod tests {
         let clock = ServerClock::default();
         let Some(long_ago) = Instant::now().checked_sub(2 * SLOWEST) else { return };
         clock.note(5_000_000, long_ago);
-        assert_eq!(clock.token(), None);
+        assert_eq!(clock.token(Moment::now()), None);
     }
 
     /// The machine slept: its monotonic clock stood still, its wall clock was set.
@@ -116,13 +121,13 @@ mod tests {
     fn an_estimate_from_before_a_sleep_is_not_used() {
         let clock = ServerClock::default();
         clock.note(5_000_000, Instant::now());
-        assert!(clock.token().is_some());
+        assert!(clock.token(Moment::now()).is_some());
         let mut seen = clock.seen.lock().unwrap();
         if let Some((_, at)) = &mut *seen {
             at.wall -= 2 * OLDEST;
         }
         drop(seen);
-        assert_eq!(clock.token(), None);
+        assert_eq!(clock.token(Moment::now()), None);
     }
 
     #[test]

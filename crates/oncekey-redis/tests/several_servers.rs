@@ -9,8 +9,10 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use oncekey::Key;
 use oncekey::store::{ClaimOutcome, ErrorKind, Fenced, State, Store};
 use oncekey_conformance::{Fixture, run_all};
+use oncekey_redis::redis::cluster::ClusterClientBuilder;
 use oncekey_redis::{RedisStore, RedisStoreBuilder};
 use oncekey_testkit::{Flavor, Redis, RedisCluster, RedisSentinels};
 use tokio::runtime::Handle;
@@ -192,6 +194,46 @@ fn a_cluster_survives_a_primary() {
                 insist(async || store.complete(&key(id), &complete(grant, "done")).await).await,
                 Fenced::Applied
             );
+        }
+    });
+}
+
+/// A shard is silent, and calls on it fail, so that the next claim looks whether the servers are still fit:
+/// it is made where there is an answer, and what has changed there is noticed.
+#[test]
+fn a_silent_shard_stops_no_claims_on_others() {
+    block_on(async {
+        let settings = ["--cluster-require-full-coverage", "no"];
+        let cluster = RedisCluster::start_with(Flavor::Redis, &settings);
+        let client = ClusterClientBuilder::new(cluster.urls())
+            .response_timeout(Duration::from_millis(300))
+            .connection_timeout(Duration::from_millis(300))
+            .retries(1)
+            .build()
+            .unwrap();
+        let connection = client.get_async_connection().await.unwrap();
+        let prefix = new_prefix();
+        let store = RedisStore::builder(connection).key_prefix(&prefix).build().unwrap();
+        store.check().await.unwrap();
+        let shard = |key: &Key| {
+            let slot = redis_fixture::several::slot(&redis_fixture::name(&prefix, key));
+            usize::from(slot) * RedisCluster::PRIMARIES / 16_384
+        };
+        let (silent, there): (Vec<_>, Vec<_>) = (0..40).map(key).partition(|key| shard(key) == 0);
+        for number in [RedisCluster::PRIMARIES, 0] {
+            cluster.nodes()[number].pause();
+        }
+        for key in &there[..3] {
+            store.claim(&silent[0], &claim()).await.unwrap_err();
+            acquire(&store, key).await;
+        }
+
+        let node = &cluster.nodes()[shard(&there[3])];
+        assert_eq!(node.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
+        store.claim(&silent[0], &claim()).await.unwrap_err();
+        for key in &there[3..6] {
+            let error = store.claim(key, &claim()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
         }
     });
 }

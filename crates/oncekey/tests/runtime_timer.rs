@@ -122,6 +122,27 @@ fn a_nearer_sleep_does_not_wait_for_a_farther_one() {
     assert!(told.try_recv().is_err());
 }
 
+/// Whoever comes while the thread looks at what is there, or is about to wait, is not passed by.
+#[test]
+fn no_sleep_is_missed_however_it_meets_the_thread() {
+    let threads: Vec<_> = (1..=3_u32)
+        .map(|thread| {
+            thread::spawn(move || {
+                finish(async move {
+                    let timer = ThreadTimer::new();
+                    for index in 0..1_000 {
+                        let micros = Duration::from_micros(1) * (index * 37 * thread % 150);
+                        timer.sleep_until(timer.now() + micros).await;
+                    }
+                });
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 #[test]
 fn a_dropped_sleep_is_forgotten() {
     let timer = ThreadTimer::new();

@@ -30,9 +30,9 @@ impl<R: Random + ?Sized> Random for Arc<R> {
 pub struct ProcessRandom;
 
 /// For how long a thread takes its process to be the same without asking: a system call for every id
-/// would be a tenth of a run in memory. A fork takes many times as long as this, so whoever comes out
-/// of one asks.
-const SAME_PROCESS: Duration = Duration::from_micros(5);
+/// would be a tenth of a run in memory. A fork takes longer than this, so whoever comes out of one asks;
+/// and besides, the time is in every number.
+const SAME_PROCESS: Duration = Duration::from_micros(20);
 
 #[derive(Clone, Copy)]
 struct Seed {
