@@ -8,8 +8,8 @@ mod shop;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use oncekey::RunError;
 use oncekey::store::{ErrorKind, Status, Store};
+use oncekey::{Failure, Idempotency, RunError};
 use oncekey_conformance::Fixture;
 use oncekey_postgres::deadpool_postgres::Transaction;
 use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
@@ -268,5 +268,29 @@ fn where_nobody_answers_it_is_not_said_to_be_rolled_back() {
         proxy.black_hole(false);
         assert!(!timeout(PATIENCE, shop.run("order")).await.unwrap().unwrap().is_replay());
         assert_eq!(shop.payments().await, 1);
+    });
+}
+
+/// To roll back a takeover says nothing of the attempt that it took over from.
+#[test]
+fn business_that_fails_after_a_takeover_leaves_the_key_interrupted() {
+    block_on(async {
+        let shop = Shop::new().await;
+        let (key, request) = (key("order"), request());
+        let timed_out = |_| async { Err::<i64, _>(Failure::Unknown("timed out")) };
+        let run = shop.idempotency.run_classified(&key, &request, timed_out).await;
+        assert!(matches!(run, Err(RunError::Unknown("timed out"))), "{run:?}");
+
+        let careful = Idempotency::at_most_once(shop.store.clone());
+        for (idempotency, takes_over) in [(&shop.idempotency, true), (&careful, false)] {
+            let business = async |_: &mut Transaction<'_>| Err::<i64, _>("no stock");
+            let run = shop.store.run_in_transaction(idempotency, &key, &request, business).await;
+            match run {
+                Err(RunError::Unknown("no stock")) if takes_over => {}
+                Err(RunError::Interrupted) if !takes_over => {}
+                other => panic!("{takes_over}: {other:?}"),
+            }
+        }
+        assert!(!shop.run("order").await.unwrap().is_replay());
     });
 }

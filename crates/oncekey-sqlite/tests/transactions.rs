@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oncekey::store::{ClaimOutcome, ErrorKind, State, Store};
-use oncekey::{Fingerprint, RunError};
+use oncekey::{Failure, Fingerprint, Idempotency, RunError};
 use oncekey_sqlite::rusqlite;
 use rusqlite::Transaction;
 
@@ -39,6 +39,24 @@ fn an_error_rolls_everything_back_and_leaves_the_key_free() {
     assert_eq!(shop.payments(), 0);
     assert!(get(&shop.store, &key("a")).is_none());
     assert_eq!(*shop.run("a", pay).unwrap().value(), 1);
+}
+
+/// To roll back a takeover says nothing of the attempt that it took over from.
+#[test]
+fn an_error_after_a_takeover_leaves_the_key_interrupted() {
+    let shop = Shop::new();
+    let engine = Idempotency::at_least_once(shop.store.clone());
+    let (key, fingerprint) = (key("a"), fingerprint());
+    let timed_out = |_| async { Err::<i64, _>(Failure::Unknown("timed out")) };
+    let failed = wait(engine.run_classified(&key, &fingerprint, timed_out));
+    assert!(matches!(failed, Err(RunError::Unknown("timed out"))), "{failed:?}");
+
+    let declined = |_: &Transaction<'_>| Err::<i64, _>("no stock");
+    let failed = wait(shop.store.run_in_transaction(&engine, &key, &fingerprint, declined));
+    assert!(matches!(failed, Err(RunError::Unknown("no stock"))), "{failed:?}");
+    assert!(matches!(shop.run("a", pay), Err(RunError::Interrupted)));
+    let ran = wait(shop.store.run_in_transaction(&engine, &key, &fingerprint, pay)).unwrap();
+    assert!(!ran.is_replay());
 }
 
 #[test]

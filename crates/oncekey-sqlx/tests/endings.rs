@@ -7,8 +7,8 @@ mod shop;
 use std::time::Duration;
 
 use futures::FutureExt;
-use oncekey::RunError;
 use oncekey::store::ErrorKind;
+use oncekey::{Failure, RunError};
 use oncekey_sqlx::sqlx;
 use oncekey_testkit::{Lose, Pgbouncer, PoolMode, Proxy};
 use sqlx::Connection as _;
@@ -241,5 +241,22 @@ fn where_nobody_answers_the_outcome_is_unknown() {
         let again = timeout(PATIENCE, shop.run_as(&through, "order", business)).await;
         assert!(again.expect("it is answered").unwrap().is_replay());
         assert_eq!(shop.payments().await, [100]);
+    });
+}
+
+/// To roll back a takeover says nothing of the attempt that it took over from.
+#[test]
+fn business_that_fails_after_a_takeover_leaves_the_key_interrupted() {
+    RUNTIME.block_on(async {
+        let shop = Shop::new().await;
+        let timed_out = |_| async { Err::<i64, _>(Failure::Unknown("timed out")) };
+        let (key, request) = (shop::key("order"), shop::request());
+        let run = shop.idempotency.run_classified(&key, &request, timed_out).await;
+        assert!(matches!(run, Err(RunError::Unknown("timed out"))), "{run:?}");
+
+        let business = async |_: &mut PgConnection| Err::<i64, _>("no stock");
+        let run = shop.run_as(&shop.pool, "order", business).await;
+        assert!(matches!(run, Err(RunError::Unknown("no stock"))), "{run:?}");
+        assert!(!shop.run("order").await.unwrap().is_replay());
     });
 }
