@@ -48,6 +48,9 @@ pub(crate) const BACKENDS: &[Backend] = &[
     },
 ];
 
+/// A second server that the tests of the Redis store are run on. It can be skipped like a backend.
+pub(crate) const VALKEY: &str = "valkey";
+
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) name: &'static str,
@@ -77,15 +80,33 @@ pub(crate) struct Backends {
     pub(crate) chosen: Vec<&'static Backend>,
     pub(crate) skipped: Vec<&'static Backend>,
     path: Option<OsString>,
+    valkey: Valkey,
+}
+
+/// Whether tests run on Valkey, and the folder of Python packages that has it, if it is not on this machine.
+#[derive(Debug)]
+enum Valkey {
+    Skipped,
+    Here,
+    Fetched(PathBuf),
 }
 
 impl Backends {
     /// All but those in `skip`; prints what is skipped, finds or installs what the others need.
     pub(crate) fn prepare(workspace: &Workspace, skip: &[String]) -> Result<Self> {
         let (chosen, skipped) = choose(BACKENDS, skip)?;
-        for backend in &skipped {
-            println!("skipped: {} (asked for by --skip)", backend.name);
+        let names = skipped.iter().map(|backend| backend.name);
+        for name in names.chain(skip.iter().any(|name| name == VALKEY).then_some(VALKEY)) {
+            println!("skipped: {name} (asked for by --skip)");
         }
+        let wants_valkey = chosen.iter().any(|backend| backend.name == "redis")
+            && !skip.iter().any(|name| name == VALKEY);
+        let valkey = if wants_valkey {
+            let fetched = programs::require_valkey(&workspace.target().join("valkey"))?;
+            fetched.map_or(Valkey::Here, Valkey::Fetched)
+        } else {
+            Valkey::Skipped
+        };
         let mut folders = BTreeSet::new();
         for backend in &chosen {
             for package in backend.packages() {
@@ -97,15 +118,21 @@ impl Backends {
             }
         }
         let path = extended_path(folders, env::var_os("PATH").unwrap_or_default());
-        Ok(Self { chosen, skipped, path })
+        Ok(Self { chosen, skipped, path, valkey })
     }
 
     /// Lets the command find what the backends need, and tells tests outside of their crates, which do
     /// without a server where there is none, that these must be there.
     pub(crate) fn reach(&self, run: Run) -> Run {
         let with_server = self.chosen.iter().filter(|backend| !backend.needs.is_empty());
-        let required = with_server.map(|backend| backend.name).collect::<Vec<_>>().join(",");
+        let valkey = (!matches!(self.valkey, Valkey::Skipped)).then_some(VALKEY);
+        let names = with_server.map(|backend| backend.name).chain(valkey);
+        let required = names.collect::<Vec<_>>().join(",");
         let run = if required.is_empty() { run } else { run.env("REQUIRE_BACKENDS", required) };
+        let run = match &self.valkey {
+            Valkey::Fetched(packages) => run.env("PYTHONPATH", packages),
+            _ => run,
+        };
         match &self.path {
             Some(path) => run.env("PATH", path),
             None => run,
@@ -117,8 +144,9 @@ type Chosen = (Vec<&'static Backend>, Vec<&'static Backend>);
 
 fn choose(known: &'static [Backend], skip: &[String]) -> Result<Chosen> {
     for name in skip {
-        if !known.iter().any(|backend| backend.name == name) {
-            let names: Vec<_> = known.iter().map(|backend| backend.name).collect();
+        if name != VALKEY && !known.iter().any(|backend| backend.name == name) {
+            let names = known.iter().map(|backend| backend.name);
+            let names: Vec<_> = names.chain([VALKEY]).collect();
             return Err(Error::new(
                 format!("skip the backend `{name}`"),
                 "there is no backend of that name",
@@ -141,7 +169,7 @@ fn extended_path(folders: BTreeSet<PathBuf>, path: OsString) -> Option<OsString>
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{BACKENDS, Backend, Backends, choose, extended_path};
+    use super::{BACKENDS, Backend, Backends, Valkey, choose, extended_path};
     use crate::process::Run;
 
     const TWO: &[Backend] = &[
@@ -188,15 +216,20 @@ mod tests {
 
     #[test]
     fn tests_are_told_which_servers_must_be_there() {
-        let told = |skip: &[String]| {
-            let (chosen, skipped) = choose(BACKENDS, skip).unwrap();
-            let backends = Backends { chosen, skipped, path: None };
+        let told = |skip: &[&str], valkey| {
+            let skip: Vec<_> = skip.iter().map(|name| (*name).to_owned()).collect();
+            let (chosen, skipped) = choose(BACKENDS, &skip).unwrap();
+            let backends = Backends { chosen, skipped, path: None, valkey };
             backends.reach(Run::cargo(["test"])).to_string()
         };
 
-        assert_eq!(told(&[]), "REQUIRE_BACKENDS=postgres,redis cargo test");
-        assert_eq!(told(&["redis".to_owned()]), "REQUIRE_BACKENDS=postgres cargo test");
-        assert_eq!(told(&["redis".to_owned(), "postgres".to_owned()]), "cargo test");
+        assert_eq!(told(&[], Valkey::Here), "REQUIRE_BACKENDS=postgres,redis,valkey cargo test");
+        let skipped = told(&["valkey"], Valkey::Skipped);
+        assert_eq!(skipped, "REQUIRE_BACKENDS=postgres,redis cargo test");
+        let fetched = told(&["postgres"], Valkey::Fetched("/x".into()));
+        assert_eq!(fetched, "REQUIRE_BACKENDS=redis,valkey PYTHONPATH=/x cargo test");
+        assert_eq!(told(&["redis"], Valkey::Skipped), "REQUIRE_BACKENDS=postgres cargo test");
+        assert_eq!(told(&["redis", "postgres"], Valkey::Skipped), "cargo test");
     }
 
     #[test]

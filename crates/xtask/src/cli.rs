@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, ffi::OsString, path::PathBuf, str::FromStr};
 
 use crate::{
-    backends::BACKENDS,
+    backends::{BACKENDS, VALKEY},
     check, conformance,
     error::{Error, Result},
     night, test,
@@ -188,7 +188,7 @@ fn test_help() -> String {
 Runs every test of the workspace: with cargo-nextest where it is installed, with `cargo test`
 otherwise; then, with their default features, the crates that have features; then the
 documentation tests. All of them run, also after a failure. Programs that a backend's tests
-need are looked for first, and installed with apt-get on Debian and Ubuntu.
+need are looked for first, and installed with apt-get on Debian and Ubuntu (Valkey with pip).
 
 Usage: cargo xtask test [--skip BACKEND]...
 
@@ -264,7 +264,8 @@ Options:
 }
 
 fn backend_names() -> String {
-    BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ")
+    let names = BACKENDS.iter().map(|backend| backend.name);
+    names.chain([VALKEY]).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

