@@ -3,9 +3,12 @@
 
 mod redis_fixture;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use oncekey::observe::{Event, Observer};
 use oncekey::store::{Abandon, Evict, Expected, Fenced, Known, Store};
 use oncekey_redis::RedisStore;
 use oncekey_redis::redis::Client;
@@ -18,6 +21,24 @@ use redis_fixture::{block_on, connection, count};
 
 const WAITERS: usize = 200;
 const LONG: Duration = Duration::from_secs(30);
+
+/// How many duplicates began to wait.
+#[derive(Clone, Default)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Observer for Waiting {
+    fn observe(&self, _: &str, event: &Event) {
+        self.0.fetch_add(usize::from(*event == Event::Waiting), Ordering::SeqCst);
+    }
+}
+
+impl Waiting {
+    async fn reach(&self, number: usize) {
+        while self.0.load(Ordering::SeqCst) < number {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
 
 /// Everything ends while the connection that listens is away: whoever waits is woken when it is back, since
 /// nothing else would do it.
@@ -171,7 +192,9 @@ fn trap_15_waiters_resolve_without_notifications() {
         silent.check().await.unwrap();
         assert_eq!(server.ask(&["ACL", "SETUSER", "default", "-publish"]), "OK");
         let idempotency = oncekey::Idempotency::at_least_once(silent.clone());
-        let idempotency = &idempotency.wait_for_duplicate(Duration::from_secs(60));
+        let waiting = Waiting::default();
+        let idempotency = idempotency.wait_for_duplicate(Duration::from_secs(60));
+        let idempotency = &idempotency.observer(waiting.clone());
         let other = &oncekey::Idempotency::at_least_once(silent);
         let request = &oncekey::Fingerprint::of("the request");
         let (begun, go) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
@@ -191,7 +214,7 @@ fn trap_15_waiters_resolve_without_notifications() {
                 *idempotency.run(&key("a"), request, never).await.unwrap().value()
             });
             let end = async {
-                sleep(Duration::from_millis(300)).await;
+                waiting.reach(1000).await;
                 go.notify_one();
             };
             let (found, ()) = tokio::join!(join_all(waiters), end);
@@ -215,7 +238,9 @@ fn trap_15_a_thousand_keys_resolve_without_notifications() {
         assert_eq!(server.ask(&["ACL", "SETUSER", "default", "-publish"]), "OK");
         let owners = &oncekey::Idempotency::at_least_once(silent.clone());
         let waiters = oncekey::Idempotency::at_least_once(silent);
-        let waiters = &waiters.wait_for_duplicate(Duration::from_secs(60));
+        let waiting = Waiting::default();
+        let waiters = waiters.wait_for_duplicate(Duration::from_secs(60));
+        let waiters = &waiters.observer(waiting.clone());
         let request = &oncekey::Fingerprint::of("the request");
         let (begun, go) = (&Semaphore::new(0), &Semaphore::new(0));
         let owners = (0..KEYS).map(async |id| {
@@ -232,8 +257,7 @@ fn trap_15_a_thousand_keys_resolve_without_notifications() {
             *waiters.run(&key(id), request, never).await.unwrap().value()
         });
         let end = async {
-            let _ = begun.acquire_many(KEYS.try_into().unwrap()).await.unwrap();
-            sleep(Duration::from_millis(500)).await;
+            waiting.reach(KEYS).await;
             go.add_permits(KEYS);
         };
         let (_, found, ()) = tokio::join!(join_all(owners), join_all(waiters), end);

@@ -1,8 +1,8 @@
 //! The rules of the lifecycle, once: a pure function from a record and a command to what changes.
 //!
 //! Every store agrees with it. A store may express it in SQL or Lua to save round trips; the
-//! conformance suite holds it to this code, sequence by sequence. The tables of the design are the
-//! `match` expressions below, one a command, a cell an arm.
+//! conformance suite holds it to this code, sequence by sequence. What each command does in each state is
+//! the `match` expressions below, one a command, a cell an arm.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ pub enum Change {
 /// A command of the lifecycle: plain data with its rules.
 ///
 /// Implemented by [`Claim`], [`Renew`], [`Complete`], [`Abandon`], [`Settle`], [`Evict`] and
-/// [`Purge`]; a store needs no implementation of its own.
+/// [`Purge`]. An implementation of your own is only for what wraps one of them, to change a record before it is
+/// kept; the rules stay these.
 pub trait Command {
     /// What the command answers.
     type Outcome;
