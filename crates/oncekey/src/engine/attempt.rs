@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::Inner;
 use super::flag::Flag;
-use super::outcome::StepError;
+use super::outcome::{Failure, StepError};
 use super::steps::Steps;
 use super::value::CodecError;
 use crate::Key;
@@ -46,7 +46,8 @@ struct Shared {
     parked: Flag,
     parked_by: Mutex<Option<Parked>>,
     steps: Mutex<Option<Steps>>,
-    /// How many steps did something, or may have: those that ran, and did not end with an error.
+    /// How many steps did something, or may have: those that started, less those that said that nothing
+    /// was done.
     effects: AtomicUsize,
     /// The steps under way, and what their next users wait for.
     running: Mutex<BTreeMap<String, Arc<Flag>>>,
@@ -154,8 +155,8 @@ impl Attempt {
     /// Runs `work` once for all attempts: when an earlier attempt saved what the step `name` returned,
     /// that is returned, and `work` does not run.
     ///
-    /// What `work` returns is saved in the store before this returns. An `Err` is not saved. If it
-    /// cannot be saved, this never returns: the engine stops the operation there and reports
+    /// What `work` returns is saved in the store before this returns. An `Err` is not saved, and counts as
+    /// unknown: work that timed out may have been done. If a value cannot be saved, this never returns: the engine stops the operation there and reports
     /// [`StepUnsaved`](crate::RunError::StepUnsaved) or [`LeaseLost`](crate::RunError::LeaseLost).
     /// The step may then run again in a takeover, so a step wants an effect that is itself safe to
     /// repeat, for example by [`Key::child`]; steps only make repetition rare. No step starts to run
@@ -167,10 +168,11 @@ impl Attempt {
     ///
     /// # Cancel safety
     /// Dropped while `work` runs: nothing is saved. Dropped later: saved or not. Either way the attempt
-    /// is never released, also if the operation says [`NotStarted`](crate::Failure::NotStarted).
+    /// is never released, also if the operation says [`NotStarted`](Failure::NotStarted).
     ///
     /// # Errors
-    /// Those of `work`.
+    /// Those of `work`. After one, the attempt is never released either;
+    /// [`step_classified`](Self::step_classified) is for work that knows that it did nothing.
     ///
     /// # Example
     /// ```
@@ -199,6 +201,60 @@ impl Attempt {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        self.step_that(name, work, |_| false).await
+    }
+
+    /// As [`step`](Self::step), for work that knows what its failure means: after
+    /// [`NotStarted`](Failure::NotStarted) the step counts as if it had not run, and an operation that did
+    /// nothing else can be released. In [`run_classified`](crate::Idempotency::run_classified), `?` hands
+    /// the failure on.
+    ///
+    /// # Cancel safety
+    /// That of [`step`](Self::step).
+    ///
+    /// # Errors
+    /// Those of `work`.
+    ///
+    /// # Example
+    /// ```
+    /// # use oncekey::*;
+    /// # use oncekey_memory::MemoryStore;
+    /// # futures::executor::block_on(async {
+    /// # let key = Key::new(&Scope::new("tenant-42", "pay")?, "order-17")?;
+    /// # let fingerprint = Fingerprint::of("100 EUR");
+    /// # let idempotency = Idempotency::at_most_once(MemoryStore::new());
+    /// // The processor is closed, and says so before it does anything.
+    /// let charge = async || Err::<u32, _>(Failure::NotStarted("closed"));
+    /// let run = idempotency
+    ///     .run_classified(&key, &fingerprint, |attempt| async move {
+    ///         attempt.step_classified("charge", charge).await
+    ///     })
+    ///     .await;
+    /// // The key is free for a retry.
+    /// assert!(matches!(run, Err(RunError::NotStarted("closed"))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn step_classified<T, E, F, Fut>(&self, name: &str, work: F) -> Result<T, Failure<E>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+    {
+        self.step_that(name, work, |failure| matches!(failure, Failure::NotStarted(_))).await
+    }
+
+    async fn step_that<T, E, F, Fut>(
+        &self,
+        name: &str,
+        work: F,
+        did_nothing: fn(&E) -> bool,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
         let _turn = self.turn_of_step(name).await;
         let value = match self.saved_step(name) {
             Ok(Some(value)) if self.is_saved(name) => return Ok(value),
@@ -217,7 +273,9 @@ impl Attempt {
                 let value = match work().await {
                     Ok(value) => value,
                     Err(error) => {
-                        self.shared.effects.fetch_sub(1, Ordering::SeqCst);
+                        if did_nothing(&error) {
+                            self.shared.effects.fetch_sub(1, Ordering::SeqCst);
+                        }
                         return Err(error);
                     }
                 };
