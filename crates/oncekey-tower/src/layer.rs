@@ -22,7 +22,7 @@ use crate::service::IdempotencyService;
 ///
 /// | method | default | |
 /// |---|---|---|
-/// | [`with_operation`](Self::with_operation) | `http` | a namespace of keys, and the label of metrics |
+/// | [`with_operation`](Self::with_operation) | `http` | a namespace of keys, and the label of metrics unless the engine has a [name](Idempotency::named) |
 /// | [`with_methods`](Self::with_methods) | POST, PATCH | which requests may have a key |
 /// | [`with_required_key`](Self::with_required_key) | optional | whether one without a key is refused |
 /// | [`with_key_header`](Self::with_key_header) | `Idempotency-Key`, lenient, 255 bytes | where the key is |
@@ -81,11 +81,19 @@ impl IdempotencyLayer {
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
 
     /// A layer that keeps what `idempotency` runs under keys of whoever `principal` says has sent them.
+    ///
+    /// The operation is `http`, and so is the label in metrics, unless the engine has a
+    /// [name](Idempotency::named) already.
     pub fn new(idempotency: Idempotency, principal: Principal) -> Self {
+        let operation: Arc<str> = Arc::from("http");
+        let idempotency = match idempotency.name() {
+            "" => idempotency.named(Arc::clone(&operation)),
+            _ => idempotency,
+        };
         let config = Config {
             idempotency,
             principal,
-            operation: Arc::from("http"),
+            operation,
             methods: vec![Method::POST, Method::PATCH],
             key_header: KeyHeader::new(),
             key_required: false,
@@ -268,8 +276,8 @@ impl IdempotencyLayer {
         self.set(|config| config.type_base = base.into())
     }
 
-    /// Tells `observer` of every problem that a client is given, with the name of the operation: for
-    /// metrics by [slug](oncekey_http::ProblemKind::slug).
+    /// Tells `observer` of every problem that a client is given, with the label that observers of the engine
+    /// get: for metrics by [slug](oncekey_http::ProblemKind::slug).
     pub fn on_problem(self, observer: impl Fn(&str, &Problem) + Send + Sync + 'static) -> Self {
         self.set(|config| config.on_problem = Some(Arc::new(observer)))
     }
