@@ -58,10 +58,10 @@ impl Server {
             .observer(MetricsObserver::new())
             .observer(counts.clone());
         let transactions = Idempotency::at_least_once(store.clone());
-        for engine in [&idempotency, &transactions] {
-            engine.validate()?;
-        }
+        transactions.validate()?;
         let layer = service::idempotency_layer(idempotency);
+        // The layer, and the engine in it.
+        layer.validate()?;
         let in_flight = layer.in_flight();
         let service = Arc::new(Service { store, transactions, pace });
         let layer = options.with_oncekey.then_some(layer);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, request, response};
+use oncekey::store::StoreError;
 use oncekey::{FingerprintBuilder, Idempotency};
 use oncekey_http::{
     DEFAULT_TYPE_BASE, IDEMPOTENT_REPLAYED, KeptHeaders, KeyHeader, Knowledge, Problem,
@@ -41,6 +42,8 @@ use crate::service::IdempotencyService;
 /// How long results are kept, what a retry may do after a crash and how long duplicates wait are settings
 /// of the [`Idempotency`].
 ///
+/// What would have every request refused is found out by [`validate`](Self::validate), at start.
+///
 /// Cheap to clone; clones share the requests in flight.
 ///
 /// ```
@@ -61,8 +64,10 @@ use crate::service::IdempotencyService;
 /// let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant())
 ///     .with_operation("payments")
 ///     .with_required_key(true);
+/// layer.validate()?;
 /// let router: Router = Router::new().route("/payments", post(pay)).layer(layer);
 /// # let _ = router;
+/// # Ok::<(), oncekey::store::StoreError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing unless it is put around a service"]
@@ -119,7 +124,8 @@ impl IdempotencyLayer {
     }
 
     /// Names the operation: keys of different operations never meet, and observers of the engine get
-    /// the name as their label. 1 to 512 bytes: with another name, every request with a key is refused with 500.
+    /// the name as their label. 1 to 512 bytes: with another name, [`validate`](Self::validate) fails, and every
+    /// request with a key is refused with 500.
     ///
     /// Within one operation, a key that is used for two paths is refused as reused. Give a name to each
     /// route, with a layer for each, where clients may use one key for several.
@@ -302,6 +308,27 @@ impl IdempotencyLayer {
             config.kept_headers = KeptHeaders::grpc();
             config.kept_trailers = KeptHeaders::all_allowed();
         })
+    }
+
+    /// Checks the layer and its engine, so that a service can refuse to start instead of refusing, or not
+    /// keeping, every request. Call it when all is set.
+    ///
+    /// # Errors
+    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), saying what is set, what it would do to
+    /// requests, and what to set it to: the name of the operation, the methods, a limit of requests in flight, or
+    /// what the [engine](Idempotency::validate) refuses.
+    /// ```
+    /// use oncekey::Idempotency;
+    /// use oncekey_memory::MemoryStore;
+    /// use oncekey_tower::{IdempotencyLayer, Principal};
+    ///
+    /// let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant()).with_operation("");
+    /// let error = layer.validate().unwrap_err();
+    /// assert!(error.to_string().contains("the name of the operation is empty"));
+    /// ```
+    pub fn validate(&self) -> Result<(), StoreError> {
+        self.config.check()
     }
 
     /// The requests that this layer and its clones work on, to drain them at shutdown.
