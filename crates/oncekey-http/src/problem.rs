@@ -12,7 +12,11 @@ use serde_json::Value;
 use crate::{IDEMPOTENCY_PROBLEM, KeyHeaderError, ProblemKind};
 
 /// What the `type` of every problem begins with, unless a service documents them itself. The
-/// [slug](ProblemKind::slug) follows. It leads to [`problems`](crate::problems).
+/// [slug](ProblemKind::slug) follows.
+///
+/// It is an identifier for clients to compare, as a whole, and as such it never changes. It also leads to
+/// [`problems`](crate::problems), for as long as that page is where it is; a service that wants to promise more
+/// documents its problems under a base of its own.
 pub const DEFAULT_TYPE_BASE: &str =
     "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#";
 
