@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use actix_web::body::{BoxBody, MessageBody, to_bytes};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::header::{
     HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue,
 };
@@ -43,7 +44,8 @@ pub(crate) async fn keep(
     // In a task of its own, so that a client that hangs up stops nothing.
     let run =
         actix_web::rt::spawn(async move { run(&engine, &key, &fingerprint, request, next).await });
-    run.await.map_err(error::ErrorInternalServerError)?
+    // A panic of the handler has been recorded by the engine as an unknown outcome.
+    run.await.unwrap_or_else(|_| Err(told(refuse(Problem::new(ProblemKind::OutcomeUnknown)))))
 }
 
 /// What the client asks for, under which key.
@@ -79,25 +81,24 @@ async fn run(
         };
         request.extensions_mut().insert(attempt);
         let response = next.call(request).await.map_err(|error| Failure::Unknown(Err(error)))?;
-        let (response, known, stored) =
-            read(response).await.map_err(|error| Failure::Unknown(Err(error)))?;
+        let (answer, known, stored) = read(response).await;
         match known {
-            Knowledge::Done => {
-                *slot = Some(response);
-                Ok(stored)
+            Knowledge::Done | Knowledge::DoneNotKept => {
+                *slot = Some(answer);
+                Ok(stored.filter(|_| known == Knowledge::Done))
             }
-            Knowledge::NotStarted => Err(Failure::NotStarted(Ok(response))),
-            _ => Err(Failure::Unknown(Ok(response))),
+            Knowledge::NotStarted => Err(Failure::NotStarted(answer)),
+            _ => Err(Failure::Unknown(answer)),
         }
     };
-    let outcome = engine.run_bytes(key, fingerprint, handle).await;
+    let outcome = engine.run_kept_bytes(key, fingerprint, handle).await;
     let answer = match (outcome, original) {
-        (Ok(_), Some(original)) => return Ok(original),
+        (Ok(_), Some(original)) => return original,
         // Done, and not recorded: whoever asked may know.
         (Err(RunError::Unrecorded { error, .. }), Some(original))
             if Problem::is_answered(&error) =>
         {
-            return Ok(original);
+            return original;
         }
         (Ok(outcome), None) => replay(outcome),
         (Err(RunError::NotStarted(answer) | RunError::Unknown(answer)), _) => return answer,
@@ -105,30 +106,45 @@ async fn run(
             refuse(Problem::of_run(&error).unwrap_or(Problem::new(ProblemKind::OutcomeUnknown)))
         }
     };
-    let request = request.ok_or_else(|| error::ErrorInternalServerError("the request is gone"))?;
-    Ok(request.into_response(answer))
+    match request {
+        Some(request) => Ok(request.into_response(answer)),
+        // The handler has it, and was stopped: at a step that could not be saved, for example.
+        None => Err(told(answer)),
+    }
 }
 
-/// The response with its body in memory, what is known by it, and what is stored of it.
+/// The response with its body in memory, what is known by it, and what can be stored of it.
 async fn read(
     response: ServiceResponse<impl MessageBody + 'static>,
-) -> Result<(ServiceResponse, Knowledge, Bytes), Error> {
+) -> (Answer, Knowledge, Option<Bytes>) {
+    // What the handler says decides, as it does in a tower layer.
+    let told = response.response().extensions().get::<Knowledge>().copied();
     let (request, response) = response.into_parts();
     let (head, body) = response.into_parts();
-    let unreadable = |_| error::ErrorInternalServerError("the body broke off");
-    let body = to_bytes(body).await.map_err(unreadable)?;
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = StatusCode::from_u16(head.status().as_u16()).unwrap_or_default();
     parts.headers = modern(head.headers());
+    let known = told.unwrap_or_else(|| Knowledge::by_head(&parts));
+    let Ok(body) = to_bytes(body).await else {
+        // What is done stays done, and there is nothing to replay.
+        return (Err(error::ErrorInternalServerError("the body broke off")), known, None);
+    };
+    // Perhaps a problem of somebody whom the handler has asked.
+    let passed_on = || ProblemKind::of_document(&parts.headers, &body, DEFAULT_TYPE_BASE);
+    let known = match told {
+        None if parts.status.is_client_error() => passed_on().map_or(known, ProblemKind::knowledge),
+        _ => known,
+    };
     let kept = KeptHeaders::new();
-    let stored = StoredResponse::encode_kept(&parts, &body, None, &kept, &kept);
-    let stored = stored.map_err(error::ErrorInternalServerError)?;
-    let response = ServiceResponse::new(request, head.set_body(BoxBody::new(body)));
-    Ok((response, Knowledge::by_head(&parts), stored))
+    let stored = StoredResponse::encode_kept(&parts, &body, None, &kept, &kept).ok();
+    (Ok(ServiceResponse::new(request, head.set_body(BoxBody::new(body)))), known, stored)
 }
 
-fn replay(outcome: Outcome<Bytes>) -> HttpResponse {
-    let Ok(stored) = StoredResponse::decode(outcome.into_value()) else {
+fn replay(outcome: Outcome<Option<Bytes>>) -> HttpResponse {
+    let Some(stored) = outcome.into_value() else {
+        return refuse(Problem::new(ProblemKind::ResultNotKept));
+    };
+    let Ok(stored) = StoredResponse::decode(stored) else {
         return refuse(Problem::new(ProblemKind::ResultUnreadable));
     };
     let (mut response, _) = stored.into_response();
@@ -138,6 +154,11 @@ fn replay(outcome: Outcome<Bytes>) -> HttpResponse {
 
 fn refuse(problem: Problem) -> HttpResponse {
     old(problem.into_response(DEFAULT_TYPE_BASE))
+}
+
+/// For where there is no request any more that actix-web could put beside the response.
+fn told(response: HttpResponse) -> Error {
+    InternalError::from_response("refused", response).into()
 }
 
 fn modern(headers: &ActixHeaders) -> HeaderMap {

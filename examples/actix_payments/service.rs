@@ -9,7 +9,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, HttpMessage, HttpResponse, HttpServer, web};
+use actix_web::{App, Error, HttpMessage, HttpResponse, HttpServer, Route, web};
 use oncekey::Idempotency;
 use oncekey_memory::MemoryStore;
 
@@ -21,6 +21,11 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
+    /// Charges, and returns the number of the receipt.
+    pub(crate) fn charge(&self) -> usize {
+        self.charges.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     pub(crate) fn charges(&self) -> usize {
         self.charges.load(Ordering::SeqCst)
     }
@@ -32,7 +37,7 @@ async fn pay(shop: web::Data<Shop>, order: String) -> HttpResponse {
     }
     // Long enough for others to meet it.
     actix_web::rt::time::sleep(Duration::from_millis(50)).await;
-    let receipt = shop.charges.fetch_add(1, Ordering::SeqCst) + 1;
+    let receipt = shop.charge();
     HttpResponse::Created()
         .insert_header(("Set-Cookie", "session=secret"))
         .insert_header(("Location", format!("/payments/{receipt}")))
@@ -54,6 +59,14 @@ async fn authenticate(
 
 /// Serves on a port of its own, for as long as the runtime lives.
 pub(crate) fn start(shop: &Shop) -> io::Result<String> {
+    serve(shop, || web::post().to(pay))
+}
+
+/// The same, of any handler.
+pub(crate) fn serve(
+    shop: &Shop,
+    handler: impl Fn() -> Route + Clone + Send + 'static,
+) -> io::Result<String> {
     let engine = Idempotency::at_most_once(MemoryStore::new())
         .wait_for_duplicate(Duration::from_secs(5))
         .named("payments");
@@ -61,7 +74,7 @@ pub(crate) fn start(shop: &Shop) -> io::Result<String> {
     let app = move || {
         // The last `wrap` is the outermost.
         let payments = web::resource("/payments")
-            .route(web::post().to(pay))
+            .route(handler())
             .wrap(from_fn(keep))
             .wrap(from_fn(authenticate));
         App::new().app_data(engine.clone()).app_data(shop.clone()).service(payments)

@@ -1,10 +1,15 @@
 //! By a real client, over real sockets.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
+use actix_web::{HttpResponse, HttpResponseBuilder, Route, web};
+use oncekey::Attempt;
+use oncekey_http::Knowledge;
 use reqwest::Response;
 
-use super::service::{Shop, start};
+use super::service::{Shop, serve, start};
 
 struct Client {
     url: String,
@@ -22,6 +27,29 @@ fn open() -> (Shop, Client) {
     let shop = Shop::default();
     let url = start(&shop).unwrap();
     (shop, Client { url, account: "oak" })
+}
+
+fn open_with(handler: impl Fn() -> Route + Clone + Send + 'static) -> (Shop, Client) {
+    let shop = Shop::default();
+    let url = serve(&shop, handler).unwrap();
+    (shop, Client { url, account: "oak" })
+}
+
+/// A handler that charges, and answers by this status and what it knows.
+fn charge(
+    shop: web::Data<Shop>,
+    mut response: HttpResponseBuilder,
+    known: Knowledge,
+) -> HttpResponse {
+    let mut response = response.body(format!("receipt {}", shop.charge()));
+    response.extensions_mut().insert(known);
+    response
+}
+
+async fn assert_problem(response: Response, status: u16, slug: &str) {
+    assert_eq!(response.status(), status);
+    let text = response.text().await.unwrap();
+    assert!(text.contains(&format!("#{slug}\"")), "{text}");
 }
 
 #[actix_web::test]
@@ -89,5 +117,68 @@ async fn a_client_that_hangs_up_stops_nothing() {
     let retry = client.pay("k", "100 EUR").await;
     assert_eq!(retry.status(), 201);
     assert_eq!(retry.text().await.unwrap(), "receipt 1 for 100 EUR");
+    assert_eq!(shop.charges(), 1);
+}
+
+#[actix_web::test]
+async fn what_the_handler_knows_decides_and_not_its_status() {
+    // By its status, unknown; at most once would refuse the retry.
+    let refused = || {
+        web::post().to(async |shop| charge(shop, HttpResponse::BadGateway(), Knowledge::NotStarted))
+    };
+    let (shop, client) = open_with(refused);
+    for _ in 0..2 {
+        assert_eq!(client.pay("k", "100 EUR").await.status(), 502);
+    }
+    assert_eq!(shop.charges(), 2, "the handler said that it did nothing");
+
+    // By its status, done.
+    let in_doubt =
+        || web::post().to(async |shop| charge(shop, HttpResponse::Ok(), Knowledge::Unknown));
+    let (shop, client) = open_with(in_doubt);
+    assert_eq!(client.pay("k", "100 EUR").await.status(), 200);
+    assert_problem(client.pay("k", "100 EUR").await, 409, "interrupted").await;
+    assert_eq!(shop.charges(), 1);
+}
+
+#[actix_web::test]
+async fn what_is_done_and_must_not_be_kept_is_done() {
+    let secret =
+        || web::post().to(async |shop| charge(shop, HttpResponse::Ok(), Knowledge::DoneNotKept));
+    let (shop, client) = open_with(secret);
+    let first = client.pay("k", "100 EUR").await;
+    assert_eq!((first.status().as_u16(), first.text().await.unwrap().as_str()), (200, "receipt 1"));
+    assert_problem(client.pay("k", "100 EUR").await, 410, "result-not-kept").await;
+    assert_eq!(shop.charges(), 1);
+}
+
+#[actix_web::test]
+async fn a_handler_that_is_stopped_at_a_step_or_panics_is_told_as_what_it_is() {
+    // No JSON has such keys, so the step cannot be saved.
+    let unsaved = || {
+        web::post().to(async |shop: web::Data<Shop>, attempt: web::ReqData<Attempt>| {
+            let step = async || {
+                shop.charge();
+                Ok::<_, Infallible>(HashMap::from([((1, 2), 3)]))
+            };
+            match attempt.step("charge", step).await {
+                Ok(_) => HttpResponse::Ok().finish(),
+                Err(never) => match never {},
+            }
+        })
+    };
+    let (shop, client) = open_with(unsaved);
+    assert_problem(client.pay("k", "100 EUR").await, 503, "step-unsaved").await;
+    assert_problem(client.pay("k", "100 EUR").await, 409, "interrupted").await;
+    assert_eq!(shop.charges(), 1);
+
+    let panics = || {
+        web::post().to(async |shop: web::Data<Shop>| -> HttpResponse {
+            panic!("after {} charge(s)", shop.charge())
+        })
+    };
+    let (shop, client) = open_with(panics);
+    assert_problem(client.pay("k", "100 EUR").await, 500, "outcome-unknown").await;
+    assert_problem(client.pay("k", "100 EUR").await, 409, "interrupted").await;
     assert_eq!(shop.charges(), 1);
 }

@@ -1,5 +1,6 @@
 //! The server: the file, the engine, the listener, and their end.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub(crate) struct Server {
     in_flight: InFlight,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<std::io::Result<()>>,
+    sweeping: JoinHandle<Infallible>,
     /// Goes with the server, if the file is a temporary one.
     _folder: Option<tempfile::TempDir>,
 }
@@ -53,20 +55,24 @@ impl Server {
         let (counts, metrics) = (Counts::default(), Prometheus::of_this_process());
         // What a retry does after a crash: it runs again, and finds what was booked.
         let idempotency = Idempotency::at_least_once(store.clone())
+            .named("payments")
             .lease(LEASE)
             .wait_for_duplicate(pace.real(WAIT))
             .observer(MetricsObserver::new())
             .observer(counts.clone());
         let transactions = Idempotency::at_least_once(store.clone());
-        for engine in [&idempotency, &transactions] {
-            engine.validate()?;
-        }
+        transactions.validate()?;
+        let sweeper = idempotency.sweeper();
         let layer = service::idempotency_layer(idempotency);
+        // The layer, and the engine in it.
+        layer.validate()?;
         let in_flight = layer.in_flight();
         let service = Arc::new(Service { store, transactions, pace });
         let layer = options.with_oncekey.then_some(layer);
         let router = service::router(service, layer, metrics.clone());
 
+        // Without it, the file would grow for ever. For the keys of the transactions, too: they are in one store.
+        let sweeping = tokio::spawn(async move { sweeper.run().await });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port.unwrap_or(0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
@@ -76,7 +82,17 @@ impl Server {
             };
             axum::serve(listener, router).with_graceful_shutdown(stopped).await
         });
-        Ok(Self { address, counts, metrics, path, in_flight, stop, serving, _folder: folder })
+        Ok(Self {
+            address,
+            counts,
+            metrics,
+            path,
+            in_flight,
+            stop,
+            serving,
+            sweeping,
+            _folder: folder,
+        })
     }
 
     /// Stops accepting, waits for all that was begun, also for clients that are gone, and reads the books.
@@ -84,6 +100,7 @@ impl Server {
         let _ = self.stop.send(());
         self.serving.await??;
         self.in_flight.drain().await;
+        self.sweeping.abort();
         Ok(books::read(&self.path)?)
     }
 }

@@ -1,6 +1,10 @@
 //! The log of the repository, played over real sockets, and the commands that `--serve` prints.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use oncekey::{Failure, Fingerprint, Idempotency, Key, Scope};
+use oncekey_sqlite::SqliteStore;
 
 use super::options::Options;
 use super::pace::Pace;
@@ -93,6 +97,31 @@ async fn a_server_that_stays_up_answers() {
         let books = server.stop().await.unwrap();
         assert_eq!(books.iter().map(|it| it.times).sum::<u64>(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_stays_up_removes_what_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept.sqlite3");
+    let store = SqliteStore::open(&path).unwrap();
+    let engine = Idempotency::at_least_once(store).hold(Duration::from_millis(1));
+    let key = Key::new(&Scope::new("oak", "payments").unwrap(), "of yesterday").unwrap();
+    let fingerprint = Fingerprint::of("");
+    let refused = async |_| Err::<u32, _>(Failure::NotStarted("closed"));
+    engine.run_classified(&key, &fingerprint, refused).await.unwrap_err();
+    let look = async || engine.operator().inspect(&key).await.unwrap();
+    while look().await.is_some_and(|it| it.now < it.record.forget_at) {}
+    assert!(look().await.is_some(), "nobody has removed it");
+
+    let options = Options { file: Some(path), ..Options::default() };
+    let server = Server::start(&options, Pace::new(1_000)).await.unwrap();
+    let swept = async {
+        while look().await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), swept).await.expect("somebody sweeps");
+    server.stop().await.unwrap();
 }
 
 #[test]

@@ -57,12 +57,14 @@ struct Server {
     serving: JoinHandle<()>,
 }
 
-async fn start(till: Till) -> std::io::Result<Server> {
+async fn start(till: Till) -> Result<Server, Box<dyn Error>> {
     let idempotency =
         Idempotency::at_most_once(MemoryStore::new()).wait_for_duplicate(Duration::from_secs(5));
     // Of a gateway in front, which authenticates and lets no such header through from outside.
     let principal = Principal::from_header(HeaderName::from_static("x-account"));
     let layer = IdempotencyLayer::new(idempotency, principal).with_required_key(true);
+    // A service that is set up wrongly does not start.
+    layer.validate()?;
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("http://{}/payments", listener.local_addr()?);

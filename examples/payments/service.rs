@@ -151,7 +151,7 @@ async fn refund(
 ) -> Result<Answer, Failure<Trouble>> {
     let reference = reference("refund", attempt);
     let answer: Answer = attempt
-        .step("refund", async || {
+        .step_classified("refund", async || {
             // A worker may have died after the call and before its result was saved. So look first:
             // a step makes repetition rare, its work must make it harmless.
             match worker.find(&reference).await {

@@ -6,20 +6,27 @@
 //! | the run | the message |
 //! |---|---|
 //! | has a result, of this delivery or an earlier one | is acknowledged |
+//! | is done, and its result is not kept or cannot be read | is acknowledged: there is nothing left to do |
 //! | is busy: another consumer has the other copy | stays, and comes again |
 //! | failed, or the store did | stays, and comes again |
 //! | is a mismatch: the key of another order | is put aside, for somebody to look at, and acknowledged |
+//!
+//! A key is remembered for the retention. A message that comes again after it is a new one, and is booked twice: the
+//! retention has to be longer than the queue keeps a message, and a producer one that it is in doubt about.
 
 use std::error::Error;
 use std::ops::AddAssign;
 use std::path::Path;
 use std::time::Duration;
 
-use oncekey::{Fingerprint, Idempotency, Key, RunError, Scope};
+use oncekey::{Effect, Fingerprint, Idempotency, Key, KeyError, RunError, Scope};
 use oncekey_sqlite::SqliteStore;
 use oncekey_sqlite::rusqlite::{self, Connection};
 
 use crate::queue::{Delivery, Message, Queue};
+
+/// Longer than any message, or copy of one, is on its way.
+const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) fn create(path: &Path) -> rusqlite::Result<()> {
     // It takes a second booking of an order as it takes the first.
@@ -61,7 +68,8 @@ impl Consumer {
     pub(crate) fn open(number: u32, queue: Queue, path: &Path) -> Result<Self, Box<dyn Error>> {
         let store = SqliteStore::open(path)?;
         // What commits with its effect, or not at all, may run again.
-        let idempotency = Idempotency::at_least_once(store.clone()).named("book");
+        let idempotency =
+            Idempotency::at_least_once(store.clone()).retention(RETENTION).named("book");
         let name = format!("consumer-{number}");
         Ok(Self { name, number, queue, store, idempotency, tally: Tally::default() })
     }
@@ -81,14 +89,10 @@ impl Consumer {
         Ok(self.tally)
     }
 
-    async fn handle(&mut self, delivery: &Delivery) -> Result<(), Box<dyn Error>> {
+    pub(crate) async fn handle(&mut self, delivery: &Delivery) -> Result<(), Box<dyn Error>> {
         self.tally.deliveries += 1;
-        // The number of the order, under who handles it and what for: not the id of the delivery, which is
-        // another one for each copy.
         let message = &delivery.message;
-        let key = Key::new(&Scope::new("bookkeeping", "book")?, &message.order)?;
-        let fingerprint =
-            Fingerprint::builder().part("amount", message.amount.to_be_bytes()).finish();
+        let (key, fingerprint) = key_of(message)?;
 
         if self.dies(3) {
             self.tally.died_before += 1;
@@ -99,6 +103,8 @@ impl Consumer {
         match run.await {
             Ok(outcome) => self.tally.replayed += u32::from(outcome.is_replay()),
             Err(RunError::Mismatch) => self.tally.put_aside += 1,
+            // Whatever there is to know of it, it would come again for ever.
+            Err(error) if error.effect() == Effect::Done => self.tally.replayed += 1,
             // It comes again.
             Err(_) => return Ok(()),
         }
@@ -113,6 +119,13 @@ impl Consumer {
     fn dies(&self, moment: u32) -> bool {
         (self.tally.deliveries * 7 + self.number).is_multiple_of(moment * 5)
     }
+}
+
+/// The number of the order, under who handles it and what for: not the id of the delivery, which is another
+/// one for each copy.
+pub(crate) fn key_of(message: &Message) -> Result<(Key, Fingerprint), KeyError> {
+    let key = Key::new(&Scope::new("bookkeeping", "book")?, &message.order)?;
+    Ok((key, Fingerprint::builder().part("amount", message.amount.to_be_bytes()).finish()))
 }
 
 fn book(

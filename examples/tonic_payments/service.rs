@@ -63,6 +63,8 @@ pub(crate) async fn start(payments: &Payments) -> Result<SocketAddr, Box<dyn Err
         .with_grpc()
         .with_operation("payments")
         .with_required_key(true);
+    // A service that is set up wrongly does not start.
+    layer.validate()?;
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;

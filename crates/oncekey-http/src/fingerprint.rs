@@ -8,6 +8,10 @@ use oncekey::{Fingerprint, FingerprintBuilder, KeyError};
 /// The path is the concrete one, as it was sent: two resources never share an answer. What is not in
 /// here may differ between retries: the host, credentials, trace ids, `User-Agent`.
 ///
+/// A multipart body, and its content type, have a boundary that most clients draw anew each time they make one: a
+/// retry is then another request, and refused. Have clients send the bytes again that they sent, or digest what is
+/// in the parts by a [`Fingerprint::builder`] of your own.
+///
 /// ```
 /// use http::{HeaderMap, Method, Uri};
 /// use oncekey_http::RequestFingerprint;

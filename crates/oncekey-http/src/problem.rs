@@ -12,7 +12,11 @@ use serde_json::Value;
 use crate::{IDEMPOTENCY_PROBLEM, KeyHeaderError, ProblemKind};
 
 /// What the `type` of every problem begins with, unless a service documents them itself. The
-/// [slug](ProblemKind::slug) follows. It leads to [`problems`](crate::problems).
+/// [slug](ProblemKind::slug) follows.
+///
+/// It is an identifier for clients to compare, as a whole, and as such it never changes. It also leads to
+/// [`problems`](crate::problems), for as long as that page is where it is; a service that wants to promise more
+/// documents its problems under a base of its own.
 pub const DEFAULT_TYPE_BASE: &str =
     "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#";
 
@@ -66,6 +70,7 @@ impl Problem {
     /// | `StepUnreadable` | [`StepUnreadable`](ProblemKind::StepUnreadable) | 500 |
     /// | `Unrecorded` | [`Unrecorded`](ProblemKind::Unrecorded) | 500; see [`is_answered`](Self::is_answered) |
     /// | `Codec` | [`ResultUnreadable`](ProblemKind::ResultUnreadable) | 500 |
+    /// | `InDoubt` | [`OutcomeUnknown`](ProblemKind::OutcomeUnknown) | 500 |
     /// | `Store` | [`StoreUnavailable`](ProblemKind::StoreUnavailable), [`StoreFull`](ProblemKind::StoreFull) | 503, `Retry-After` |
     /// | `Store`, corrupt, misconfigured or too large | [`StoreFailed`](ProblemKind::StoreFailed) | 500 |
     #[must_use]
@@ -86,6 +91,7 @@ impl Problem {
             RunError::Unrecorded { .. } => ProblemKind::Unrecorded,
             RunError::Codec(_) => ProblemKind::ResultUnreadable,
             RunError::Store(error) => Self::kind_of_store_error(error),
+            // `InDoubt` among them.
             _ => ProblemKind::OutcomeUnknown,
         };
         Some(Self::new(kind))

@@ -13,6 +13,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use oncekey::Encoded;
 
 use crate::KeptHeaders;
 
@@ -48,8 +49,8 @@ pub struct StoredResponse {
 impl StoredResponse {
     /// A response of these parts, without trailers. All `headers` are taken as they are.
     ///
-    /// For a hook that has found out what an interrupted attempt did, and has to say what its handler
-    /// would have answered.
+    /// For a hook, or an operator, that has found out what an interrupted attempt did, and has to say what its
+    /// handler would have answered; [`to_encoded`](Self::to_encoded) is what they hand to the engine.
     #[must_use]
     pub const fn new(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
         Self { status, headers, body, trailers: None }
@@ -85,6 +86,34 @@ impl StoredResponse {
     pub fn encode(&self) -> Result<Bytes, FrameError> {
         let trailers = self.trailers.as_ref().map(HeaderMap::iter);
         encode(self.status, self.headers.iter(), &self.body, trailers)
+    }
+
+    /// As an engine stores it under a key: what an operator [settles](oncekey::operate::Operator::settle_done) a
+    /// key with, and a hook answers by [`Verdict::Done`](oncekey::Verdict::Done).
+    ///
+    /// `Encoded::json` and `Verdict::done` make JSON of what they are given, which is no stored response: duplicates
+    /// would be refused, with [`ResultUnreadable`](crate::ProblemKind::ResultUnreadable).
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{HeaderMap, StatusCode};
+    /// use oncekey::{Interruption, Verdict};
+    /// use oncekey_http::StoredResponse;
+    ///
+    /// let look_up = async |interruption: Interruption| {
+    ///     let charge = interruption.key().child("charge");
+    ///     // Ask the card processor about `charge.as_str()`; here it knows of one.
+    ///     # let _ = charge;
+    ///     let found = Bytes::from("receipt 1");
+    ///     let receipt = StoredResponse::new(StatusCode::CREATED, HeaderMap::new(), found);
+    ///     receipt.to_encoded().map_or(Verdict::Unknown, Verdict::Done)
+    /// };
+    /// # let _ = look_up;
+    /// ```
+    pub fn to_encoded(&self) -> Result<Encoded, FrameError> {
+        self.encode().map(Encoded::raw)
     }
 
     /// The response that was stored as `bytes`. The body is not copied.

@@ -132,6 +132,42 @@ fn every_kind_is_documented() {
     assert_eq!(headings, slugs.len());
 }
 
+/// Clients compare these as they are: none ever changes, whatever becomes of the page that it leads to.
+#[test]
+fn the_type_of_a_problem_is_for_ever() {
+    let frozen = [
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#key-missing",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#key-malformed",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#no-principal",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#body-incomplete",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#body-too-slow",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#body-too-large",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#in-progress",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#key-reused",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#interrupted",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#outcome-unknown",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#result-retired",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#result-not-kept",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#result-unreadable",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#unrecorded",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#lease-lost",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#step-unsaved",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#step-unreadable",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#store-unavailable",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#store-full",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#store-failed",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#overloaded",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#too-many-requests",
+        "https://docs.rs/oncekey-http/latest/oncekey_http/problems/index.html#shutting-down",
+    ];
+    let types = ProblemKind::ALL.iter().map(|&kind| {
+        let body = Problem::new(kind).into_response(DEFAULT_TYPE_BASE).into_body();
+        let json: Value = serde_json::from_slice(&body).unwrap();
+        json["type"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(types.collect::<Vec<_>>(), frozen);
+}
+
 #[test]
 fn only_a_failed_store_lets_an_unrecorded_answer_out() {
     let store = StoreError::new(ErrorKind::Unavailable, "complete");

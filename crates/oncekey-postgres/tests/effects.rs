@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use oncekey::RunError;
 use oncekey::runtime::{ProcessRandom, Random};
-use oncekey::store::ErrorKind;
 use oncekey_conformance::Fixture;
 use oncekey_postgres::deadpool_postgres::{Object, Transaction};
 use oncekey_postgres::tokio_postgres;

@@ -12,7 +12,7 @@ use crate::config::Config;
 impl Config {
     pub(crate) fn refuse<B: Body>(&self, problem: Problem) -> Response<ResponseBody<B>> {
         if let Some(told) = &self.on_problem {
-            told(&self.operation, &problem);
+            told(self.idempotency.name(), &problem);
         }
         let response = if self.grpc {
             problem.into_grpc_response()

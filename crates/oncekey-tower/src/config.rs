@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
-use oncekey::{Fingerprint, FingerprintBuilder, Idempotency};
+use oncekey::store::{ErrorKind, StoreError};
+use oncekey::{Fingerprint, FingerprintBuilder, Idempotency, Scope};
 use oncekey_http::{KeptHeaders, KeyHeader, Knowledge, Problem, ProblemKind, RequestFingerprint};
 
 use crate::body::Limits;
@@ -48,6 +49,32 @@ pub(crate) type Classifier = dyn Fn(&response::Parts) -> Option<Knowledge> + Sen
 pub(crate) type OnProblem = dyn Fn(&str, &Problem) + Send + Sync;
 
 impl Config {
+    /// Refuses what would have every request refused, or run each time.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.idempotency.validate()?;
+        let problem = if self.operation.is_empty() {
+            "the name of the operation is empty, so that every request with a key would be refused; give it \
+             one, for example the route"
+        } else if !self.is_named() {
+            "the name of the operation is longer than 512 bytes, so that every request with a key would be \
+             refused; give it a shorter one"
+        } else if self.methods.is_empty() {
+            "no method may have a key, so that nothing would be kept and every duplicate would run; name \
+             one, for example POST"
+        } else if self.max_in_flight == 0 || self.max_in_flight_each == Some(0) {
+            "no request may be in flight, so that every one with a key would be refused; let there be as \
+             many as memory allows"
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::new(ErrorKind::Misconfigured, "set up the layer").with_message(problem))
+    }
+
+    /// Whether the operation has a name that keys can have.
+    pub(crate) fn is_named(&self) -> bool {
+        Scope::new("anybody", self.operation.as_bytes()).is_ok()
+    }
+
     pub(crate) fn request_limits(&self) -> Limits<'_> {
         let timer = &**self.idempotency.time();
         Limits { bytes: self.max_request_body, time: self.request_body_timeout, timer }

@@ -164,18 +164,17 @@ mod tests {
     fn beside_a_crowd(in_flight: &InFlight, refused: impl Fn() -> bool + Sync, max: usize) {
         let (over, turned_away) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::SeqCst) {
-                        assert!(refused());
-                        turned_away.fetch_add(1, Ordering::SeqCst);
-                    }
-                });
-            }
+            let helper = || {
+                while !over.load(Ordering::SeqCst) {
+                    assert!(refused());
+                    turned_away.fetch_add(1, Ordering::SeqCst);
+                }
+            };
+            let helpers = [(); 3].map(|()| scope.spawn(helper));
             let mut seen = 0;
             let mut let_in = 0;
-            // Until enough were turned away while somebody was being let in.
-            while seen < 20_000 {
+            // Until enough were turned away while somebody was being let in, or nobody turns them away.
+            while seen < 20_000 && !helpers.iter().any(|helper| helper.is_finished()) {
                 let before = turned_away.load(Ordering::SeqCst);
                 let place = in_flight.enter(max, None);
                 if place.is_err() {
@@ -186,6 +185,8 @@ mod tests {
                 seen += turned_away.load(Ordering::SeqCst) - before;
             }
             over.store(true, Ordering::SeqCst);
+            let ends = helpers.map(|helper| helper.join().is_ok());
+            assert!(ends.into_iter().all(|is_ok| is_ok), "let in over the cap");
             assert!(seen >= 20_000, "refused below the cap, after {let_in} were let in");
         });
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, request, response};
+use oncekey::store::StoreError;
 use oncekey::{FingerprintBuilder, Idempotency};
 use oncekey_http::{
     DEFAULT_TYPE_BASE, IDEMPOTENT_REPLAYED, KeptHeaders, KeyHeader, Knowledge, Problem,
@@ -22,7 +23,7 @@ use crate::service::IdempotencyService;
 ///
 /// | method | default | |
 /// |---|---|---|
-/// | [`with_operation`](Self::with_operation) | `http` | a namespace of keys, and the label of metrics |
+/// | [`with_operation`](Self::with_operation) | `http` | a namespace of keys, and the label of metrics unless the engine has a [name](Idempotency::named) |
 /// | [`with_methods`](Self::with_methods) | POST, PATCH | which requests may have a key |
 /// | [`with_required_key`](Self::with_required_key) | optional | whether one without a key is refused |
 /// | [`with_key_header`](Self::with_key_header) | `Idempotency-Key`, lenient, 255 bytes | where the key is |
@@ -40,6 +41,8 @@ use crate::service::IdempotencyService;
 ///
 /// How long results are kept, what a retry may do after a crash and how long duplicates wait are settings
 /// of the [`Idempotency`].
+///
+/// What would have every request refused is found out by [`validate`](Self::validate), at start.
 ///
 /// Cheap to clone; clones share the requests in flight.
 ///
@@ -61,8 +64,10 @@ use crate::service::IdempotencyService;
 /// let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant())
 ///     .with_operation("payments")
 ///     .with_required_key(true);
+/// layer.validate()?;
 /// let router: Router = Router::new().route("/payments", post(pay)).layer(layer);
 /// # let _ = router;
+/// # Ok::<(), oncekey::store::StoreError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a layer does nothing unless it is put around a service"]
@@ -81,11 +86,19 @@ impl IdempotencyLayer {
     pub const DEFAULT_MAX_IN_FLIGHT: usize = 4_096;
 
     /// A layer that keeps what `idempotency` runs under keys of whoever `principal` says has sent them.
+    ///
+    /// The operation is `http`, and so is the label in metrics, unless the engine has a
+    /// [name](Idempotency::named) already.
     pub fn new(idempotency: Idempotency, principal: Principal) -> Self {
+        let operation: Arc<str> = Arc::from("http");
+        let idempotency = match idempotency.name() {
+            "" => idempotency.named(Arc::clone(&operation)),
+            _ => idempotency,
+        };
         let config = Config {
             idempotency,
             principal,
-            operation: Arc::from("http"),
+            operation,
             methods: vec![Method::POST, Method::PATCH],
             key_header: KeyHeader::new(),
             key_required: false,
@@ -111,7 +124,8 @@ impl IdempotencyLayer {
     }
 
     /// Names the operation: keys of different operations never meet, and observers of the engine get
-    /// the name as their label. 1 to 512 bytes: with another name, every request with a key is refused with 500.
+    /// the name as their label. 1 to 512 bytes: with another name, [`validate`](Self::validate) fails, and every
+    /// request with a key is refused with 500.
     ///
     /// Within one operation, a key that is used for two paths is refused as reused. Give a name to each
     /// route, with a layer for each, where clients may use one key for several.
@@ -268,8 +282,8 @@ impl IdempotencyLayer {
         self.set(|config| config.type_base = base.into())
     }
 
-    /// Tells `observer` of every problem that a client is given, with the name of the operation: for
-    /// metrics by [slug](oncekey_http::ProblemKind::slug).
+    /// Tells `observer` of every problem that a client is given, with the label that observers of the engine
+    /// get: for metrics by [slug](oncekey_http::ProblemKind::slug).
     pub fn on_problem(self, observer: impl Fn(&str, &Problem) + Send + Sync + 'static) -> Self {
         self.set(|config| config.on_problem = Some(Arc::new(observer)))
     }
@@ -294,6 +308,27 @@ impl IdempotencyLayer {
             config.kept_headers = KeptHeaders::grpc();
             config.kept_trailers = KeptHeaders::all_allowed();
         })
+    }
+
+    /// Checks the layer and its engine, so that a service can refuse to start instead of refusing, or not
+    /// keeping, every request. Call it when all is set.
+    ///
+    /// # Errors
+    /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured), saying what is set, what it would do to
+    /// requests, and what to set it to: the name of the operation, the methods, a limit of requests in flight, or
+    /// what the [engine](Idempotency::validate) refuses.
+    /// ```
+    /// use oncekey::Idempotency;
+    /// use oncekey_memory::MemoryStore;
+    /// use oncekey_tower::{IdempotencyLayer, Principal};
+    ///
+    /// let idempotency = Idempotency::at_least_once(MemoryStore::new());
+    /// let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant()).with_operation("");
+    /// let error = layer.validate().unwrap_err();
+    /// assert!(error.to_string().contains("the name of the operation is empty"));
+    /// ```
+    pub fn validate(&self) -> Result<(), StoreError> {
+        self.config.check()
     }
 
     /// The requests that this layer and its clones work on, to drain them at shutdown.

@@ -93,11 +93,6 @@ const fn misconfigured() -> Problem {
 }
 
 impl Config {
-    /// Whether the operation has a name that keys can have.
-    fn is_named(&self) -> bool {
-        Scope::new("anybody", self.operation.as_bytes()).is_ok()
-    }
-
     /// The key of a request, and a place for it.
     fn admit(&self, parts: &request::Parts) -> Result<(Key, Place), Problem> {
         let missing = || Problem::new(ProblemKind::KeyMissing);

@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use axum::Router;
 use bytes::Bytes;
 use http::{HeaderName, Request};
 use http_body_util::Full;
 use oncekey::Idempotency;
+use oncekey::store::ErrorKind;
 use oncekey_memory::MemoryStore;
 use oncekey_tower::oncekey_http::KeyHeader;
 use oncekey_tower::{IdempotencyLayer, Principal};
@@ -196,4 +199,42 @@ async fn an_operation_without_a_name_runs_nothing() {
         pay(server, "k", "100 EUR").await.assert_problem(500, "store-failed");
     }
     assert_eq!(till.started(), 0);
+}
+
+/// What would have every request refused, or run each time, is told before there is one.
+#[tokio::test]
+async fn a_layer_that_is_set_up_wrongly_is_found_at_start() {
+    let briefly = Idempotency::at_most_once(MemoryStore::new()).lease(Duration::ZERO);
+    let wrong = [
+        (layer().with_operation(""), "the name of the operation is empty", 500),
+        (layer().with_operation("a".repeat(513)), "longer than 512 bytes", 500),
+        (layer().with_max_in_flight(0), "no request may be in flight", 503),
+        (layer().with_max_in_flight_per_principal(0), "no request may be in flight", 429),
+        (layer().with_methods([]), "no method may have a key", 201),
+        (
+            IdempotencyLayer::new(briefly, Principal::single_tenant()),
+            "the lease is shorter than a millisecond",
+            500,
+        ),
+    ];
+    for (layer, why, status) in wrong {
+        let error = layer.validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert!(error.to_string().contains(why), "{error}");
+
+        let till = Till::open();
+        let server = serve(router(&till, layer)).await;
+        for _ in 0..2 {
+            assert_eq!(pay(server, "k", "100 EUR").await.status, status, "{error}");
+        }
+        // One that takes no key at all runs, each time.
+        assert_eq!(till.started(), if status == 201 { 2 } else { 0 }, "{error}");
+    }
+
+    let right = [layer(), layer().with_operation("a".repeat(512)), layer().with_max_in_flight(1)];
+    for layer in right {
+        layer.validate().unwrap();
+        let server = serve(router(&Till::open(), layer)).await;
+        assert_eq!(pay(server, "k", "100 EUR").await.status, 201);
+    }
 }

@@ -324,16 +324,12 @@ async fn trailers_get_through_a_connection() {
 
 #[tokio::test]
 async fn a_hook_answers_for_an_interrupted_attempt() {
-    use oncekey::Encoded;
     use oncekey_tower::oncekey_http::StoredResponse;
 
     let hook = async |_: Interruption| {
         let found = Bytes::from("receipt found");
         let response = StoredResponse::new(http::StatusCode::CREATED, HeaderMap::new(), found);
-        match response.encode() {
-            Ok(bytes) => Verdict::Done(Encoded::raw(bytes)),
-            Err(_) => Verdict::Unknown,
-        }
+        response.to_encoded().map_or(Verdict::Unknown, Verdict::Done)
     };
     let idempotency = Idempotency::verified(MemoryStore::new(), hook);
     let layer = IdempotencyLayer::new(idempotency, Principal::single_tenant());

@@ -413,18 +413,60 @@ fn an_attempt_whose_step_ran_is_never_released() {
     assert_eq!(unsaved(false), State::GaveUp, "dropped in the middle of its work");
 }
 
-/// A step that ended with an error did nothing, if the operation says so.
-#[test]
-fn an_attempt_whose_step_failed_can_be_released() {
+/// What an operation at most once comes to that says, after this step, that it did nothing.
+fn released_after<E>(step: impl Fn(Attempt) -> E + 'static) -> (bool, State)
+where
+    E: Future<Output = Result<u32, Failure<Declined>>> + 'static,
+{
     let world = World::new();
     let engine = world.at_most_once();
-    let operation = |attempt: Attempt| async move {
-        let refused = attempt.step("charge", async || Err::<u32, _>(Declined)).await;
-        refused.map(|charge| charge.to_string()).map_err(Failure::NotStarted)
+    let ran = world.sim.spawn(async move {
+        let operation = |attempt: Attempt| async move {
+            let refused = step(attempt).await;
+            assert!(refused.is_err());
+            Err::<String, _>(Failure::NotStarted(Declined))
+        };
+        engine.run_classified(&key("a"), &fingerprint(), operation).await
+    });
+    let released = match world.sim.finish(&ran) {
+        Err(RunError::NotStarted(Declined)) => true,
+        Err(RunError::Unknown(Declined)) => false,
+        other => panic!("it fails: {other:?}"),
     };
-    let ran = world
-        .sim
-        .spawn(async move { engine.run_classified(&key("a"), &fingerprint(), operation).await });
-    assert!(matches!(world.sim.finish(&ran), Err(RunError::NotStarted(Declined))));
-    assert_eq!(world.observed(&key("a")).unwrap().state, State::Released);
+    (released, world.observed(&key("a")).unwrap().state)
+}
+
+/// A step that timed out in mid-charge may have charged, whatever the operation makes of it.
+#[test]
+fn an_attempt_whose_step_failed_is_never_released() {
+    let timed_out = |attempt: Attempt| async move {
+        attempt.step("charge", async || Err::<u32, _>(Failure::Unknown(Declined))).await
+    };
+    assert_eq!(released_after(timed_out), (false, State::GaveUp));
+    let timed_out = |attempt: Attempt| async move {
+        attempt.step_classified("charge", async || Err::<u32, _>(Failure::Unknown(Declined))).await
+    };
+    assert_eq!(released_after(timed_out), (false, State::GaveUp));
+    // The error of a plain step says nothing, whatever its type is.
+    let refused = |attempt: Attempt| async move {
+        attempt.step("charge", async || Err::<u32, _>(Failure::NotStarted(Declined))).await
+    };
+    assert_eq!(released_after(refused), (false, State::GaveUp));
+}
+
+#[test]
+fn an_attempt_whose_step_says_that_it_did_nothing_can_be_released() {
+    let refused = |attempt: Attempt| async move {
+        let work = async || Err::<u32, _>(Failure::NotStarted(Declined));
+        attempt.step_classified("charge", work).await
+    };
+    assert_eq!(released_after(refused), (true, State::Released));
+    // But not one that was in doubt before.
+    let twice = |attempt: Attempt| async move {
+        for failure in [Failure::Unknown(Declined), Failure::NotStarted(Declined)] {
+            attempt.step_classified("charge", async || Err::<u32, _>(failure)).await.unwrap_err();
+        }
+        Err(Failure::NotStarted(Declined))
+    };
+    assert_eq!(released_after(twice), (false, State::GaveUp));
 }

@@ -229,6 +229,12 @@ impl Idempotency {
         self.set(|settings| settings.name = operation)
     }
 
+    /// What observers know the operation as; empty if nobody has [named](Self::named) it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.settings.name
+    }
+
     /// Lets the store see keys only as hashed by `hasher`.
     #[must_use]
     pub fn hash_keys(self, hasher: KeyHasher) -> Self {

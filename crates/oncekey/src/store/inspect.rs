@@ -21,7 +21,8 @@ pub trait Inspect: Send + Sync {
     ///
     /// # Errors
     /// [`Unavailable`](super::ErrorKind::Unavailable) or [`Timeout`](super::ErrorKind::Timeout);
-    /// [`Misconfigured`](super::ErrorKind::Misconfigured) for a cursor of another kind of store.
+    /// [`Misconfigured`](super::ErrorKind::Misconfigured) for a cursor of another kind of store, and for a store that
+    /// is set up wrongly.
     async fn list(&self, query: &Query) -> Result<Page, StoreError>;
 }
 

@@ -396,8 +396,8 @@ pub trait Store: Send + Sync {
     /// Changes nothing.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout) or
-    /// [`Corrupt`](ErrorKind::Corrupt).
+    /// [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout),
+    /// [`Corrupt`](ErrorKind::Corrupt) or [`Misconfigured`](ErrorKind::Misconfigured).
     ///
     /// # Example
     /// ```
@@ -437,8 +437,8 @@ pub trait Store: Send + Sync {
     /// Dropped: some were removed, others not yet.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout). A record that
-    /// cannot be decoded is passed over.
+    /// [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout) or
+    /// [`Misconfigured`](ErrorKind::Misconfigured). A record that cannot be decoded is passed over.
     ///
     /// # Implementing
     /// - Live and completed records MUST stay (`purge::spares_what_matters`).
