@@ -26,6 +26,7 @@ fn store_error(kind: ErrorKind) -> RunError<()> {
 fn every_error_of_a_run_has_its_answer() {
     let step = || StepError::Codec(CodecError::Encode);
     let unrecorded = || RunError::Unrecorded { value: None, error: RecordError::Lost };
+    let in_doubt = || RunError::InDoubt(StoreError::new(ErrorKind::OutcomeUnknown, "commit"));
     let table = [
         (RunError::Busy { retry_after: Duration::ZERO }, "in-progress", 409, Some(1)),
         (RunError::Mismatch, "key-reused", 422, None),
@@ -40,6 +41,7 @@ fn every_error_of_a_run_has_its_answer() {
         (store_error(ErrorKind::Unavailable), "store-unavailable", 503, Some(1)),
         (store_error(ErrorKind::Timeout), "store-unavailable", 503, Some(1)),
         (store_error(ErrorKind::OutcomeUnknown), "store-unavailable", 503, Some(1)),
+        (in_doubt(), "outcome-unknown", 500, None),
         (store_error(ErrorKind::Full), "store-full", 503, Some(1)),
         (store_error(ErrorKind::Corrupt), "store-failed", 500, None),
         (store_error(ErrorKind::Misconfigured), "store-failed", 500, None),
