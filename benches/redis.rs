@@ -73,7 +73,7 @@ fn lifecycles(criterion: &mut Criterion) {
         let commands = Commands(connection.clone());
         let scripts = Scripts::new(connection.clone());
         let store = on(RedisStore::builder(connection.clone()));
-        let by_scripts = on(RedisStore::builder(connection).scripts_only());
+        let by_scripts = on(RedisStore::builder(connection).scripts_only(true));
         let mut group = criterion.benchmark_group(format!("{name}/lifecycle"));
         for tasks in TASKS {
             bench(&mut group, &runtime, "bare commands, tasks", tasks, &commands, &key);

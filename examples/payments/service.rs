@@ -165,7 +165,7 @@ async fn refund(
         attempt
             .step("ledger", async || {
                 ledger.enter(attempt.key().child("ledger").as_str().to_owned(), receipt);
-                Ok(())
+                Ok::<_, Failure<Trouble>>(())
             })
             .await?;
     }

@@ -66,8 +66,8 @@ impl MemoryStoreBuilder {
     /// [`SystemClock`](oncekey::runtime::SystemClock) unless set.
     ///
     /// It is read while a part of the store is locked: it must be quick, and must not call the store.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 

@@ -96,11 +96,11 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Uses a server although it may evict keys, or does not tell whether it does.
+    /// Whether a server is used although it may evict keys, or does not tell whether it does; false unless set.
     ///
     /// A key that is evicted is as good as new: its operation runs again, also while the first one runs.
-    pub const fn allow_eviction(mut self) -> Self {
-        self.allow_eviction = true;
+    pub const fn allow_eviction(mut self, allow: bool) -> Self {
+        self.allow_eviction = allow;
         self
     }
 
@@ -117,13 +117,13 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Leaves all decisions to scripts.
+    /// Whether all decisions are left to scripts; false unless set.
     ///
-    /// Without this, a new key is claimed by one `SET`, and completed by another where the server can
+    /// Otherwise a new key is claimed by one `SET`, and completed by another where the server can
     /// compare; scripts decide what is left. It is here to compare and to look for faults: the answers are
     /// the same.
-    pub const fn scripts_only(mut self) -> Self {
-        self.native = false;
+    pub const fn scripts_only(mut self, scripts_only: bool) -> Self {
+        self.native = !scripts_only;
         self
     }
 

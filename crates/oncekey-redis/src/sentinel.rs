@@ -159,18 +159,18 @@ impl fmt::Debug for SentinelConnection {
 
 impl RedisStore {
     /// A store on the primary named `master` by the sentinels at `urls`, with the defaults of
-    /// [`RedisStoreBuilder::connect_sentinel`]. Nothing is sent yet.
+    /// [`RedisStoreBuilder::sentinel`]. Nothing is sent yet.
     ///
     /// # Errors
     /// [`Misconfigured`](oncekey::store::ErrorKind::Misconfigured) when an address is not usable.
     pub fn connect_sentinel(urls: &[&str], master: &str) -> Result<Self, StoreError> {
-        RedisStoreBuilder::connect_sentinel(SentinelConnection::new(urls, master, None)?).build()
+        RedisStoreBuilder::sentinel(SentinelConnection::new(urls, master, None)?).build()
     }
 }
 
 impl RedisStoreBuilder {
     /// A store on the primary that `connection` leads to, which [listens](Self::listen) there, too.
-    pub fn connect_sentinel(connection: SentinelConnection) -> Self {
+    pub fn sentinel(connection: SentinelConnection) -> Self {
         let listening = connection.clone();
         let connector = Connector::new(move || {
             let connection = listening.clone();

@@ -151,7 +151,7 @@ fn trap_04_sentinel_without_wait_loses_what_the_replica_lacks() {
 fn sentinel_with_wait_acknowledges_only_what_a_replica_has() {
     block_on(async {
         let sentinels = block_in_place(|| RedisSentinels::start_with(&["--save", ""]));
-        let builder = RedisStoreBuilder::connect_sentinel(sentinel_connection(&sentinels));
+        let builder = RedisStoreBuilder::sentinel(sentinel_connection(&sentinels));
         let waiting = builder.key_prefix("test:").wait_for_replicas(1, Duration::from_millis(100));
         let store = waiting.build().unwrap();
         let grants = acquire_all(&store).await;

@@ -32,7 +32,7 @@ fn trap_02_an_evicting_server_is_refused() {
         }
         let careless = || {
             let builder = RedisStoreBuilder::connect(&server.url()).unwrap();
-            builder.allow_eviction().build().unwrap()
+            builder.allow_eviction(true).build().unwrap()
         };
         let store = careless();
         let first = acquire(&store, &key("a")).await;

@@ -31,7 +31,7 @@ impl Pair {
 
     fn store(&self, url: &str, scripts_only: bool) -> RedisStore {
         let builder = RedisStoreBuilder::connect(url).unwrap();
-        let builder = if scripts_only { builder.scripts_only() } else { builder };
+        let builder = if scripts_only { builder.scripts_only(true) } else { builder };
         builder.wait_for_replicas(1, Duration::from_millis(200)).build().unwrap()
     }
 }
@@ -118,7 +118,7 @@ fn trap_09_scripts_may_be_forgotten_where_replicas_are_waited_for() {
     block_on(async {
         let (server, replica) = (Redis::start(), Redis::start());
         replica.replicate(server.port());
-        let builder = RedisStoreBuilder::connect(&server.url()).unwrap().scripts_only();
+        let builder = RedisStoreBuilder::connect(&server.url()).unwrap().scripts_only(true);
         let store = builder.wait_for_replicas(1, Duration::from_secs(5)).build().unwrap();
         for id in 0..20 {
             server.ask(&["SCRIPT", "FLUSH"]);

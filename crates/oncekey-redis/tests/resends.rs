@@ -83,7 +83,7 @@ fn a_refusal_of_a_second_copy_says_nothing_of_the_first() {
         for scripts_only in [false, true] {
             let builder =
                 RedisStore::builder(resending.clone()).key_prefix(format!("{scripts_only}:"));
-            let builder = if scripts_only { builder.scripts_only() } else { builder };
+            let builder = if scripts_only { builder.scripts_only(true) } else { builder };
             let store = builder.build().unwrap();
             // So that the scripts are there, and the time is known.
             let first = acquire(&store, &key("first")).await;

@@ -147,7 +147,7 @@ fn trap_09_scripts_may_be_forgotten_at_any_time() {
     block_on(async {
         let server = Redis::start();
         let builder = RedisStoreBuilder::connect(&server.url()).unwrap();
-        let store = builder.scripts_only().build().unwrap();
+        let store = builder.scripts_only(true).build().unwrap();
         let mut flush = connection(&server.url()).await;
         let mut calls = 0;
         while calls < 10_000 {

@@ -94,8 +94,8 @@ impl SqliteStoreBuilder {
     ///
     /// All processes on one file must see the same time. It is read on the threads of the store while
     /// the file is locked: it must be quick, and must not call the store.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 

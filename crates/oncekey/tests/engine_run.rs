@@ -27,8 +27,21 @@ fn a_duplicate_gets_the_very_bytes_that_were_recorded() {
     let (first, again) = (first.unwrap(), again.unwrap());
     assert!(!first.is_replay());
     assert!(again.is_replay());
-    assert_eq!(first.into_value(), again.into_value());
+    assert_eq!(first.value(), again.value());
+    let length = again.map(|receipt| receipt.len());
+    assert_eq!((*length.value(), length.is_replay()), ("receipt 1".len(), true));
     assert_eq!(world.store.count(Verb::Complete), 1);
+}
+
+#[test]
+fn an_error_that_says_nothing_else_may_have_done_anything() {
+    let world = World::new();
+    let engine = world.at_most_once();
+    let run = world.run(&engine, &key("a"), |_| async {
+        Err::<String, _>(Declined)?;
+        unreachable!()
+    });
+    assert!(matches!(world.sim.finish(&run), Err(RunError::Unknown(Declined))));
 }
 
 #[test]

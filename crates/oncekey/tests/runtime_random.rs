@@ -99,6 +99,8 @@ fn a_timestamp_stops_at_never() {
     let max = Timestamp::MAX;
     assert_eq!(max.as_micros(), (1 << 53) - 1);
     assert_eq!(Timestamp::from_micros(u64::MAX), max);
+    let wall = std::time::SystemTime::from(Timestamp::from_micros(1_500_000));
+    assert_eq!(wall.duration_since(std::time::UNIX_EPOCH).unwrap(), Duration::from_millis(1500));
     assert_eq!(Timestamp::from_micros(max.as_micros() + 1), max);
     assert_eq!(max.saturating_add(Duration::from_micros(1)), max);
     assert_eq!(Timestamp::default().saturating_add(Duration::MAX), max);

@@ -110,7 +110,7 @@ impl RedisFixture {
 
     pub fn builder(&self) -> RedisStoreBuilder {
         let builder = RedisStoreBuilder::connect(&self.url).unwrap().key_prefix(&self.prefix);
-        if self.scripts_only { builder.scripts_only() } else { builder }
+        if self.scripts_only { builder.scripts_only(true) } else { builder }
     }
 
     pub fn store(&self) -> RedisStore {

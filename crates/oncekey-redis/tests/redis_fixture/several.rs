@@ -34,7 +34,7 @@ pub fn sentinel_connection(sentinels: &RedisSentinels) -> SentinelConnection {
 
 pub fn sentinel_store(sentinels: &RedisSentinels, prefix: &str) -> RedisStore {
     let connection = sentinel_connection(sentinels);
-    RedisStoreBuilder::connect_sentinel(connection).key_prefix(prefix).build().unwrap()
+    RedisStoreBuilder::sentinel(connection).key_prefix(prefix).build().unwrap()
 }
 
 /// The slot of a name without braces.

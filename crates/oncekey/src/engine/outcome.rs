@@ -39,6 +39,11 @@ impl<T> Outcome<T> {
         self.value
     }
 
+    /// The same with a value made of this one.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        Outcome { value: change(self.value), replay: self.replay }
+    }
+
     /// Whether the operation ran earlier, and not in this call.
     pub const fn is_replay(&self) -> bool {
         self.replay
@@ -55,6 +60,13 @@ pub enum Failure<E> {
     NotStarted(E),
     /// The outcome is unknown: the guarantee decides what a retry does.
     Unknown(E),
+}
+
+/// So that `?` works in an operation: an error that says nothing else may have done anything.
+impl<E> From<E> for Failure<E> {
+    fn from(error: E) -> Self {
+        Self::Unknown(error)
+    }
 }
 
 /// Why a run has no result to return.

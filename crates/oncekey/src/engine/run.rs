@@ -71,7 +71,8 @@ impl Idempotency {
         self.run_classified(key, fingerprint, operation).await
     }
 
-    /// As [`run`](Self::run), for an operation that can tell whether it did anything.
+    /// As [`run`](Self::run), for an operation that can tell whether it did anything. Of an error that is passed
+    /// on with `?`, that is unknown.
     ///
     /// # Cancel safety, errors, panics
     /// As for [`run`](Self::run).
@@ -87,9 +88,12 @@ impl Idempotency {
     /// assert!(matches!(run, Err(RunError::NotStarted(_))));
     ///
     /// // Nothing was done, so the next request runs.
-    /// let charge = async || Ok::<_, Failure<std::fmt::Error>>("receipt 1".to_owned());
+    /// let charge = async || -> Result<u32, Failure<std::num::ParseIntError>> {
+    ///     Ok("100".parse::<u32>()?)
+    /// };
     /// let run = idempotency.run_classified(&key, &fingerprint, |_| charge()).await?;
     /// assert!(!run.is_replay());
+    /// assert_eq!(run.map(|cents| cents / 100).into_value(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```

@@ -41,6 +41,13 @@ impl Timestamp {
     }
 }
 
+/// As the wall clock of people and other libraries. [`MAX`](Timestamp::MAX) is in the year 2255.
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_micros(timestamp.0)
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::MAX { f.write_str("never") } else { write!(f, "{}us", self.0) }
