@@ -10,7 +10,8 @@ use deadpool_postgres::{Object, Pool, PoolError};
 use futures::future::{Either, select};
 use oncekey::store::{ErrorKind, StoreError};
 
-use crate::sql::fault::{Purpose, ServerError};
+use crate::ServerError;
+use crate::sql::fault::Purpose;
 use crate::sql::{self, Call, Param};
 use crate::store::Shared;
 

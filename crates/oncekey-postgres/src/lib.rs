@@ -7,6 +7,8 @@
 
 pub mod sql;
 
+mod server_error;
+
 #[cfg(feature = "tokio-postgres")]
 mod batch;
 #[cfg(feature = "tokio-postgres")]
@@ -30,6 +32,6 @@ pub use builder::{PostgresStoreBuilder, SynchronousCommit};
 pub use deadpool_postgres;
 #[cfg(feature = "tokio-postgres")]
 pub use deadpool_postgres::tokio_postgres;
-pub use sql::fault::ServerError;
+pub use server_error::ServerError;
 #[cfg(feature = "tokio-postgres")]
 pub use store::PostgresStore;
