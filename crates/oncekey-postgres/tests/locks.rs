@@ -216,9 +216,15 @@ fn what_was_renewed_is_purged_at_its_new_time() {
         let (grant, _) = acquire(&store, &key("renewed"), &brief).await;
         let renew = Renew { grant, lease: Duration::from_millis(700), progress: None };
         let _ = store.renew(&key("renewed"), &renew).await.unwrap();
+        let forget_at = store.get(&key("renewed")).await.unwrap().unwrap().record.forget_at;
+        // Its first time is over.
         sleep(Duration::from_millis(200)).await;
-        assert_eq!(store.purge(100).await.unwrap().removed, 0);
-        sleep(Duration::from_millis(700)).await;
-        assert_eq!(store.purge(100).await.unwrap().removed, 1);
+        while store.purge(100).await.unwrap().removed == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+        let now: i64 = connection(&fixture.config).await.query_one(sql, &[]).await.unwrap().get(0);
+        assert!(Timestamp::from_micros(now.try_into().unwrap()) >= forget_at, "it went too soon");
+        assert!(store.get(&key("renewed")).await.unwrap().is_none());
     });
 }
