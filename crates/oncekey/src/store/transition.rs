@@ -1,8 +1,8 @@
 //! The rules of the lifecycle, once: a pure function from a record and a command to what changes.
 //!
 //! Every store agrees with it. A store may express it in SQL or Lua to save round trips; the
-//! conformance suite holds it to this code, sequence by sequence. What each command does in each state is
-//! the `match` expressions below, one a command, a cell an arm.
+//! conformance suite holds it to this code, sequence by sequence. Each `match` below is a command's table, a
+//! cell an arm.
 
 use std::time::Duration;
 
@@ -52,6 +52,29 @@ pub trait Command {
 /// What `command` does to `record` at `now`, by the store's clock.
 ///
 /// Pure: no I/O, no clock of its own, no allocation beyond what the new record holds.
+///
+/// A claim; without a record, it is granted as number 1:
+///
+/// | the record is | same attempt | another, same fingerprint | another, other fingerprint |
+/// |---|---|---|---|
+/// | live | the same grant | `Busy` | `Mismatch` |
+/// | lapsed | the same grant | takes over, or `Interrupted` | `Mismatch` |
+/// | given up | `Spent` | takes over, or `Interrupted` | `Mismatch` |
+/// | released | `Spent` | granted, one number higher | `Mismatch` |
+/// | completed | `Replay` | `Replay` | `Mismatch` |
+/// | retired | `Spent` | granted as number 1, or `Retired` | the same |
+///
+/// What an owner sends; without a record it is `Gone`, and with another grant `Lost`:
+///
+/// | the record is | renew | complete | abandon, nothing done | abandon, unknown |
+/// |---|---|---|---|---|
+/// | live, lapsed | extended | completed | released; given up if progress was saved | given up |
+/// | given up | `Lost` | completed | released; stays if progress was saved | stays |
+/// | released | `Lost` | completed | stays | `Lost` |
+/// | completed, retired | `Lost` | stays if it is the same result, else `Conflict` | `Lost` | `Lost` |
+///
+/// *Settle* is `Busy` while the record is live. As done, it is *complete*; as not done, it releases what lapsed or
+/// was given up, and is `Lost` on a result. *Evict* removes; a live record only by force, else `Busy`.
 ///
 /// ```
 /// use std::time::Duration;
