@@ -145,7 +145,10 @@ pub enum RunError<E> {
     /// retry with the same key tells: it replays, or runs if nothing was committed. That is not so if the
     /// source says that the operation ended the transaction itself: what it wrote may be there without a
     /// result, so look before a retry.
-    #[error("it is unknown whether the transaction of the operation committed")]
+    #[error(
+        "it is unknown whether the transaction of the operation committed; run again with the same key, \
+         unless the operation ended the transaction itself"
+    )]
     InDoubt(#[source] StoreError),
     /// The store, or its configuration, is broken; the operation did not run, or its
     /// [transaction](crate::transaction) was rolled back.
